@@ -1,0 +1,1 @@
+"""What runs the app on a person's machine; never deployed."""

@@ -1,0 +1,105 @@
+"""The commands for working on this project: python3 -m dev.
+
+Needs Python 3.13 and nothing else: whatever the commands use is imported after .venv is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from dev import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(
+        prog="python3 -m dev",
+        description="Run, test and check the app on this machine. What that needs is installed into .venv.",
+        allow_abbrev=False,
+    )
+    commands = root.add_subparsers(dest="command", required=True, metavar="command")
+
+    run = commands.add_parser(
+        "run",
+        help="the app, a simulated Partner Center and a blob service, until Ctrl-C",
+        description="Run the app with all it needs, until Ctrl-C: a blob service (Azurite), a simulated"
+        " Partner Center with its sign-in and key vault, and both functions on Microsoft's own runtime.",
+        epilog="USAGE_CACHE_* and SNAPSHOT_SCHEDULE are taken from the environment; every other setting is"
+        " the simulated world's, and local.settings.json is not read.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    run.add_argument("--port", type=int, default=7071, help="where the app answers")
+    run.add_argument("--blob-port", type=int, default=10000, help="where the blob service answers")
+    run.add_argument("--simulator-port", type=int, default=8443, help="where the simulated world answers")
+    run.add_argument(
+        "--scenario", default="healthy", help="what the simulated world does; a wrong name lists all"
+    )
+
+    test = commands.add_parser(
+        "test",
+        help="the test suite",
+        usage="python3 -m dev test [--nightly] [pytest arguments ...]",
+        description="Run the tests; whatever is not listed here goes to pytest.",
+        allow_abbrev=False,
+    )
+    test.add_argument("--nightly", action="store_true", help="the tests that take minutes as well")
+
+    commands.add_parser(
+        "check",
+        help="format, lint, arrows between modules, types, pinned requirements",
+        description="Check format, lint, the arrows between modules, types, and that the pinned requirements"
+        " are what pyproject.toml asks for. All of them run; the exit code is 1 when one fails.",
+    )
+    lock = commands.add_parser(
+        "lock",
+        help="pin the requirements of pyproject.toml",
+        description="Compile both requirements.txt from pyproject.toml; pins stay if they fit.",
+    )
+    lock.add_argument("--upgrade", action="store_true", help="the newest versions instead, Azurite's as well")
+    return root
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command inside .venv; returns the exit code."""
+    complaint = environment.wrong_version(sys.version_info[:3])
+    if complaint:
+        print(complaint, file=sys.stderr)
+        return 2
+    root = parser()
+    options, rest = root.parse_known_args(arguments)
+    if rest and options.command != "test":
+        root.error("unrecognized arguments: " + " ".join(rest))
+    environment.enter(arguments)
+
+    if options.command == "run":
+        from dev.run import run
+
+        return run(options.port, options.blob_port, options.simulator_port, options.scenario)
+    if options.command == "check":
+        from dev.check import check
+
+        return check()
+    if options.command == "lock":
+        from dev.lock import lock
+
+        return lock(upgrade=options.upgrade)
+    import pytest
+
+    from dev.azurite import ensure_installed
+
+    ensure_installed()  # not within the time limit of the first test that needs it
+    return int(pytest.main([*([] if options.nightly else ["-m", "not nightly"]), *rest]))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except environment.InstallError as error:
+        sys.exit(f"{error}\nthe installation failed; the next start begins it anew")
+    except KeyboardInterrupt:
+        sys.exit(130)

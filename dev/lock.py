@@ -1,0 +1,33 @@
+"""The pinned requirements, compiled from the one list in pyproject.toml; no index host is written down."""
+
+import sys
+from pathlib import Path
+
+from dev import azurite
+from dev.environment import ROOT, install
+
+FILES = (Path("requirements.txt"), Path("dev/requirements.txt"))
+
+
+def compile_into(directory: Path, *, upgrade: bool = False) -> None:
+    """Write both files in `directory`, which has a pyproject.toml; the pins they have stay while they fit.
+
+    Raises InstallError, with what uv said.
+    """
+    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--system-certs"]
+    command += ["--universal", "--python-version", "3.13", "--generate-hashes"]
+    command += ["--no-header", "--no-emit-index-url"]
+    command += ["--upgrade"] if upgrade else []
+    ours, everything = (str(file) for file in FILES)
+    install([*command, "-o", ours], (), cwd=directory)
+    install([*command, "--group", "dev", "-c", ours, "-o", everything], (), cwd=directory)
+
+
+def lock(*, upgrade: bool) -> int:
+    """Compile both files in place, and renew Azurite's tree with `upgrade`; returns the exit code."""
+    compile_into(ROOT, upgrade=upgrade)
+    written = [ROOT / file for file in FILES]
+    if upgrade:
+        written.append(azurite.upgrade())
+    print("written: " + ", ".join(str(file.relative_to(ROOT)) for file in written))
+    return 0

@@ -1,0 +1,55 @@
+"""python3 -m dev.simulator: the simulated world, for a person."""
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+import threading
+
+from dev.simulator import SCENARIOS, Exchange, Simulator, World
+
+
+def main() -> int:
+    """Serve until Ctrl-C. Returns the exit code: 0, or 1 when the port is in use."""
+    parser = argparse.ArgumentParser(prog="python3 -m dev.simulator", description=__doc__)
+    parser.add_argument("--port", type=int, default=8443, help="0 takes any free one (default: 8443)")
+    parser.add_argument("--scenario", choices=SCENARIOS, default="healthy", metavar="NAME")
+    parser.add_argument("--list", action="store_true", help="show the scenarios and leave")
+    options = parser.parse_args()
+    if options.list:
+        print(_scenarios())
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    world = World(scenario=options.scenario, observer=_show)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            with Simulator(world, port=options.port) as simulator:
+                for name, value in simulator.settings.items():
+                    print(f"{name}={value}")
+                print(f"\n{_scenarios()}\n\nThe scenario is {world.scenario}. To choose another:")
+                print(
+                    f"curl --cacert {simulator.ca_bundle} -X PUT {simulator.url}/simulator/scenario/NAME\n",
+                    flush=True,
+                )
+                threading.Event().wait()
+        except OSError as error:
+            print(f"{error.strerror}; choose another with --port", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _scenarios() -> str:
+    return "\n".join(f"{name:18} {scenario.sentence}" for name, scenario in SCENARIOS.items())
+
+
+def _show(exchange: Exchange) -> None:
+    print(
+        f"{exchange.service:15} {exchange.method:5} {exchange.path} {exchange.status or 'no answer'}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""What both functions share, one idea a file; each module imports only modules further down.
+
+app            composition root: the only reader of the environment, the only builder of live objects
+http           a stored answer or an error -> an HTTP response
+history        today's snapshot, and the history brought up to date
+answers        the fleet's one answer: in memory, in Blob Storage, refreshed by one caller at a time
+client         Partner Center over HTTP
+auth           the App+User credential
+blobs          Blob Storage: conditional reads and writes
+deadlines      HTTP exchanges that end at one instant
+snapshots      pure: blob names, snapshot documents, history rows, manifest, gaps
+usage_summary  pure: what a usage summary is
+freshness      pure: fresh, stale or expired
+events         pure: one log line an outcome
+settings       pure: one frozen dataclass from a mapping
+clouds         pure: the national clouds
+errors         pure: the error tree
+"""

@@ -1,0 +1,342 @@
+"""The usage summary as one process gives it: kept in memory, shared with the fleet, refreshed once at a time.
+
+A caller is answered from memory on the event loop: no lock, no thread, no storage. What needs any of these
+is a flight: one thread that reads the shared answer and, if that is not enough, asks Partner Center, alone
+of all instances. Callers who must wait join the flight; their leaving does not end it. How it ended is a
+value, not an exception, for hundreds may share it. Storage that fails costs freshness, never an answer.
+"""
+
+import asyncio
+import contextvars
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum, auto
+from functools import cached_property
+from random import uniform
+from typing import TYPE_CHECKING
+
+from shared.clock import Clock
+from shared.errors import (
+    NotCachedError,
+    OperatorError,
+    StorageError,
+    UpstreamTimeoutError,
+    UpstreamUnavailableError,
+    UsageSummaryError,
+)
+from shared.events import event
+from shared.fleet import Answer, Fleet, Shared
+from shared.freshness import NO_DIRECTIVES, Decision, RequestDirectives, decide, is_usable
+from shared.settings import Freshness
+
+if TYPE_CHECKING:
+    from shared.client import PartnerCenterClient
+
+LONGEST_WAIT = timedelta(seconds=62)
+"""A caller's; a little longer than a refresh can take."""
+
+_REST, _OPERATORS_REST = timedelta(seconds=20), timedelta(seconds=60)  # after a failure, less jitter
+_POLL = 0.05, 0.25  # seconds between two looks at another instance's claim
+_LOST_CLAIMS = 5  # in a row, without anybody having won: that is storage failing
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Enum):
+    """Where a result comes from."""
+
+    STORED = auto()
+    FETCHED = auto()
+    """This process asked Partner Center."""
+    COLLAPSED = auto()
+    """Another instance asked, and this one waited for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An answer and its age, or why there is none; both where a stored answer stands in for a failure."""
+
+    decision: Decision
+    source: Source = Source.STORED
+    answer: Answer | None = None
+    age: timedelta = timedelta()
+    error: UsageSummaryError | None = None
+    retry_after: timedelta | None = None
+
+    @property
+    def is_plain_hit(self) -> bool:
+        """Whether a fresh answer was served from memory: nothing worth a log line."""
+        return self.decision is Decision.SERVE and self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An answer, and the monotonic second at which its call was sent."""
+
+    answer: Answer
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """Why nobody in this process asks before a monotonic second."""
+
+    until: float
+    error: UsageSummaryError
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How a flight ended; the answer, if any, is held."""
+
+    source: Source
+    error: UsageSummaryError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """The shared state on which this process has the claim, and when that was read."""
+
+    shared: Shared
+    etag: str
+    read: float
+
+
+class Answers:
+    """The one answer of this process, the same in all instances."""
+
+    def __init__(
+        self,
+        open_fleet: Callable[[], Fleet],
+        open_client: "Callable[[], PartnerCenterClient]",
+        policy: Freshness,
+        clock: Clock,
+    ) -> None:
+        self._open_fleet = open_fleet
+        self._open_client = open_client
+        self._policy = policy
+        self._clock = clock
+        self._held: _Held | None = None
+        self._rest: _Rest | None = None
+        self._flight: Future[_Outcome] | None = None
+        self._lock = threading.Lock()
+
+    async def get(self, directives: RequestDirectives, correlation_id: str) -> Result:
+        """The answer for one caller; never raises an error of this app, and ends within LONGEST_WAIT.
+
+        The correlation id is used for the upstream call that this caller causes, if any.
+        """
+        ends = self._clock.monotonic() + LONGEST_WAIT.total_seconds()
+        while True:
+            decision = self._decide(directives)
+            if decision is Decision.SERVE:
+                return self._stored(decision)
+            rest = self._current_rest()
+            if decision is Decision.SERVE_AND_REFRESH:
+                if rest is None:
+                    self._launch(NO_DIRECTIVES, correlation_id, behind=True)
+                return self._stored(decision)
+            if rest is not None and decision is not Decision.REFUSE:
+                return self._failed(decision, Source.STORED, rest.error)
+            flight, is_mine = self._launch(directives, correlation_id, behind=False)
+            left = ends - self._clock.monotonic()
+            done, _ = await asyncio.wait({asyncio.wrap_future(flight)}, timeout=left)
+            if not done:
+                error = UpstreamTimeoutError("the refresh has not ended in time")
+                return self._failed(decision, Source.FETCHED, error)
+            outcome = flight.result()
+            if outcome.error is not None:
+                return self._failed(decision, outcome.source, outcome.error)
+            if is_mine or outcome.source is not Source.STORED:
+                return self._stored(decision, outcome.source)
+            # A flight begun for another caller was content with what is not enough for this one.
+
+    def _decide(self, directives: RequestDirectives) -> Decision:
+        held = self._held
+        return decide(None if held is None else self._age(held), directives, self._policy)
+
+    def _age(self, held: _Held) -> timedelta:
+        return timedelta(seconds=max(self._clock.monotonic() - held.sent, 0))
+
+    def _current_rest(self) -> _Rest | None:
+        rest = self._rest
+        return rest if rest is not None and self._clock.monotonic() < rest.until else None
+
+    def _stored(self, decision: Decision, source: Source = Source.STORED) -> Result:
+        held = self._held
+        if held is None:
+            raise AssertionError("there is an answer whenever one may be served")
+        return Result(decision, source, held.answer, self._age(held))
+
+    def _failed(self, decision: Decision, source: Source, error: UsageSummaryError) -> Result:
+        held, rest = self._held, self._current_rest()
+        if held is not None and is_usable(self._age(held), self._policy):
+            return Result(decision, source, held.answer, self._age(held), error)
+        wait = timedelta(seconds=rest.until - self._clock.monotonic()) if rest else error.retry_after
+        return Result(decision, source, error=error, retry_after=wait)
+
+    def _launch(
+        self, directives: RequestDirectives, correlation_id: str, *, behind: bool
+    ) -> tuple[Future[_Outcome], bool]:
+        """The flight under way, or a new one, and whether it is new."""
+        with self._lock:
+            if self._flight is not None:
+                return self._flight, False
+            flight: Future[_Outcome] = Future()
+            flight.set_running_or_notify_cancel()  # from here on no caller can cancel it
+            context = contextvars.copy_context()  # its log lines belong to the invocation that began it
+            arguments = (self._fly, flight, directives, correlation_id, behind)
+            threading.Thread(target=context.run, args=arguments, name="refresh", daemon=True).start()
+            self._flight = flight
+            return flight, True
+
+    def _fly(
+        self,
+        flight: Future[_Outcome],
+        directives: RequestDirectives,
+        correlation_id: str,
+        behind: bool,  # noqa: FBT001  # Thread passes by position
+    ) -> None:
+        try:
+            outcome = self._refresh(directives, correlation_id, behind=behind)
+        except Exception as error:  # noqa: BLE001  # a defect must not leave callers waiting
+            _log.exception(event("usage_summary.defect", correlationId=correlation_id))
+            outcome = self._give_up(UpstreamUnavailableError(f"a defect ({type(error).__name__})"), None)
+        with self._lock:
+            self._flight = None
+        flight.set_result(outcome)
+
+    @cached_property
+    def _fleet(self) -> Fleet:
+        return self._open_fleet()
+
+    @cached_property
+    def _client(self) -> "PartnerCenterClient":
+        return self._open_client()
+
+    def _refresh(self, directives: RequestDirectives, correlation_id: str, *, behind: bool) -> _Outcome:
+        """Adopt the shared answer if that is enough, else fetch under the claim."""
+        try:
+            claim = self._claim(directives, behind=behind)
+        except StorageError as error:
+            _log.warning(event("usage_summary.not_shared", message=error.message))
+            claim = None
+        return claim if isinstance(claim, _Outcome) else self._fetch(claim, correlation_id)
+
+    def _claim(self, directives: RequestDirectives, *, behind: bool) -> _Claim | _Outcome:
+        """The claim, or an outcome that needs none; waits for another instance's fetch where it must."""
+        ends = self._clock.monotonic() + LONGEST_WAIT.total_seconds()
+        waited_with, waited, lost = self._held, False, 0
+        while True:
+            shared, read = self._fleet.read(), self._clock.monotonic()
+            self._adopt(shared, read)
+            if waited and self._held is not waited_with:
+                return _Outcome(Source.COLLAPSED)
+            outcome = self._settled(shared, read, directives, behind=behind)
+            if outcome is not None:
+                return outcome
+            if not shared.is_claimed:
+                etag = self._fleet.claim(shared, uuid.uuid4().hex)
+                if etag is not None:
+                    return _Claim(shared, etag, read)
+                lost += 1
+                if lost == _LOST_CLAIMS:
+                    raise StorageError("the claim is neither to be had nor held by anybody")
+            elif self._clock.monotonic() > ends:
+                error = UpstreamUnavailableError("another instance is asking", retry_after=shared.left)
+                return _Outcome(Source.STORED, error)
+            else:
+                waited_with, waited, lost = waited_with if waited else self._held, True, 0
+                self._clock.sleep(uniform(*_POLL))  # noqa: S311  # jitter
+
+    def _settled(
+        self, shared: Shared, read: float, directives: RequestDirectives, *, behind: bool
+    ) -> _Outcome | None:
+        """How a flight ends that needs no fetch of its own, now that the shared answer is adopted."""
+        decision = self._decide(directives)
+        if decision is Decision.SERVE or (decision is Decision.SERVE_AND_REFRESH and not behind):
+            return _Outcome(Source.STORED)
+        if decision is Decision.REFUSE:
+            return _Outcome(Source.STORED, NotCachedError("nothing usable is stored"))
+        if not shared.is_claimed:
+            return None
+        if shared.failure is not None:
+            self._rest = _Rest(read + shared.left.total_seconds(), shared.failure)
+            return _Outcome(Source.STORED, shared.failure)
+        is_another_enough = behind or (decision is Decision.FETCH_STALE and self._has_usable())
+        return _Outcome(Source.STORED) if is_another_enough else None
+
+    def _has_usable(self) -> bool:
+        held = self._held
+        return held is not None and is_usable(self._age(held), self._policy)
+
+    def _adopt(self, shared: Shared, read: float) -> None:
+        """Hold the shared answer, if it is newer than what is held."""
+        answer, held = shared.answer, self._held
+        if answer is not None and (held is None or answer.fetched_at > held.answer.fetched_at):
+            self._held = _Held(answer, read - (shared.at - answer.fetched_at).total_seconds())
+
+    def _fetch(self, claim: _Claim | None, correlation_id: str) -> _Outcome:
+        """Ask Partner Center, hold what it says and share it, as far as storage takes part."""
+        began = self._clock.monotonic()
+        try:
+            fetched = self._client.get_usage_summary(correlation_id)
+        except UsageSummaryError as error:
+            return self._give_up(error, claim)
+        at, read = (claim.shared.at, claim.read) if claim else (self._clock.now(), self._clock.monotonic())
+        fetched_at = at + timedelta(seconds=fetched.sent - read)
+        answer = Answer(
+            fetched.body, fetched_at, fetched.request_id, fetched.correlation_id, fetched.no_usage_data
+        )
+        self._held, self._rest = _Held(answer, fetched.sent), None
+        _log.info(
+            event(
+                "usage_summary.refreshed",
+                seconds=round(self._clock.monotonic() - began, 3),
+                noUsageData=fetched.no_usage_data is not None,
+                requestId=fetched.request_id,
+                correlationId=correlation_id,
+            )
+        )
+        if claim is not None:
+            self._publish(answer, claim)
+        return _Outcome(Source.FETCHED)
+
+    def _publish(self, answer: Answer, claim: _Claim) -> None:
+        try:
+            if not self._fleet.publish(answer, claim.etag):
+                _log.warning(event("usage_summary.claim_lost", requestId=answer.request_id))
+                self._adopt(self._fleet.read(), self._clock.monotonic())
+        except StorageError as error:
+            _log.warning(event("usage_summary.not_shared", message=error.message))
+
+    def _give_up(self, error: UsageSummaryError, claim: _Claim | None) -> _Outcome:
+        """Keep away for a while, in all instances where storage takes part."""
+        rest = _OPERATORS_REST if isinstance(error, OperatorError) else _REST
+        wait = max(rest * uniform(0.5, 1), error.retry_after or timedelta())  # noqa: S311  # jitter
+        now = self._clock.monotonic()
+        self._rest = _Rest(now + wait.total_seconds(), error)
+        reply = error.reply
+        _log.error(
+            event(
+                "usage_summary.refresh_failed",
+                error=type(error).__name__,
+                message=error.message,
+                upstreamStatus=reply and reply.status,
+                upstreamCode=reply and reply.code,
+                requestId=reply and reply.request_id,
+                nextAttemptInSeconds=wait,
+            )
+        )
+        if claim is not None:
+            until = claim.shared.at + timedelta(seconds=now - claim.read) + wait
+            try:
+                self._fleet.back_off(claim.shared, claim.etag, error, until)
+            except StorageError as failure:
+                _log.warning(event("usage_summary.not_shared", message=failure.message))
+        return _Outcome(Source.FETCHED, error)

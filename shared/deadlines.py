@@ -1,0 +1,113 @@
+"""HTTP exchanges that end at one instant, whatever the other side does.
+
+The time-outs of requests are per socket operation: a peer that drips a byte a second is never timed out.
+Here a timer shuts down every socket of a session when its time is over.
+"""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import PoolManager
+from urllib3.connectionpool import HTTPConnectionPool
+
+from shared.errors import UpstreamTimeoutError, UpstreamUnavailableError
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for a connection; a reachable host needs less than one."""
+
+
+@contextmanager
+def session_for(duration: timedelta, ca_bundle: str | None) -> Iterator[requests.Session]:
+    """A session for one errand, all of which ends within `duration`; it follows the CA bundle, if any.
+
+    Raises UpstreamTimeoutError when the time was over, whatever exception or half an answer came of that,
+    and UpstreamUnavailableError for any other failure of the connection.
+    """
+    adapter = _AbortableAdapter()
+    timer = threading.Timer(duration.total_seconds(), adapter.abort)
+    timer.daemon = True
+    timer.start()
+    try:
+        with requests.Session() as session:
+            session.mount("https://", adapter)
+            session.mount("http://", adapter)
+            session.verify = ca_bundle or True
+            yield session
+    except Exception as error:
+        if adapter.aborted or isinstance(error, requests.ReadTimeout):
+            raise UpstreamTimeoutError("no answer within the time allowed") from error
+        if isinstance(error, requests.RequestException):
+            raise UpstreamUnavailableError(f"the connection failed ({type(error).__name__})") from error
+        raise
+    finally:
+        timer.cancel()
+        adapter.forget()
+    if adapter.aborted:  # a body without a length ends early and looks whole
+        raise UpstreamTimeoutError("no answer within the time allowed")
+
+
+class _AbortableAdapter(HTTPAdapter):
+    """Knows every socket that it opened; retries nothing by itself."""
+
+    def __init__(self) -> None:
+        self.aborted = False
+        self._lock = threading.Lock()
+        self._handles: list[socket.socket] = []
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # as HTTPAdapter has it
+        super().init_poolmanager(*args, **kwargs)
+        self._watch_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> PoolManager:  # noqa: ANN401  # the same
+        manager: PoolManager = super().proxy_manager_for(proxy, **kwargs)
+        self._watch_pools(manager)
+        return manager
+
+    def abort(self) -> None:
+        """End every connection, open or yet to come."""
+        with self._lock:
+            self.aborted = True
+            for handle in self._handles:
+                _shut_down(handle)
+
+    def forget(self) -> None:
+        with self._lock:
+            for handle in self._handles:
+                handle.close()
+            self._handles.clear()
+
+    def _watch_pools(self, manager: PoolManager) -> None:
+        manager.pool_classes_by_scheme = {
+            scheme: self._watched(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+        }
+
+    def _watched(self, pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+        adapter = self
+
+        class Connection(pool.ConnectionCls):  # type: ignore[misc, name-defined]  # a class only known here
+            def _new_conn(self) -> socket.socket:
+                opened: socket.socket = super()._new_conn()
+                adapter._watch(opened)  # the adapter's own inner class
+                return opened
+
+        return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+
+    def _watch(self, opened: socket.socket) -> None:
+        """Keep a second handle: TLS takes the first one over before its handshake."""
+        with self._lock:
+            handle = opened.dup()
+            self._handles.append(handle)
+            if self.aborted:
+                _shut_down(handle)
+
+
+def _shut_down(handle: socket.socket) -> None:
+    with suppress(OSError):  # the peer was faster
+        handle.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,94 @@
+"""The error tree, by whose fault it is.
+
+UsageSummaryError
+├── OperatorError              somebody must act
+│   ├── ConfigurationError     settings, client authentication or the vault's permission are wrong
+│   └── ConsentRequiredError   a person has to sign in again
+├── UpstreamError              Partner Center, or the sign-in before it
+│   ├── UpstreamRefusedError      says no
+│   ├── UpstreamInvalidError      says something that is no usage summary
+│   ├── UpstreamUnavailableError  does not say anything useful just now
+│   └── UpstreamTimeoutError      does not say anything in time
+├── NotCachedError             the caller wanted a stored answer only, and there is none
+└── StorageError               Blob Storage
+    ├── BlobConflictError      somebody else wrote first
+    └── RecordError            the record could not be written, or a run has nothing to record
+
+A message is for the operator: it may name settings and codes and never holds a token, a secret or a body.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamReply:
+    """What Microsoft's support asks for: the answer that caused an error."""
+
+    status: int
+    code: str | None = None
+    request_id: str | None = None
+
+
+class UsageSummaryError(Exception):
+    """Whatever goes wrong in this app; raise one of its leaves."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reply: UpstreamReply | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reply = reply
+        self.retry_after = retry_after
+
+
+class OperatorError(UsageSummaryError):
+    """Waiting does not help; somebody must act."""
+
+
+class ConfigurationError(OperatorError):
+    """Settings are missing or contradictory, Entra refuses the client, or the vault refuses the app."""
+
+
+class ConsentRequiredError(OperatorError):
+    """The stored consent no longer works, or none is stored."""
+
+
+class UpstreamError(UsageSummaryError):
+    """Partner Center or the sign-in before it did not give a usage summary."""
+
+
+class UpstreamRefusedError(UpstreamError):
+    """Partner Center refuses the request."""
+
+
+class UpstreamInvalidError(UpstreamError):
+    """A success that holds no usage summary."""
+
+
+class UpstreamUnavailableError(UpstreamError):
+    """No useful answer now; `retry_after` where the upstream named a time."""
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """No answer within the budget."""
+
+
+class NotCachedError(UsageSummaryError):
+    """`only-if-cached`, and nothing usable is stored."""
+
+
+class StorageError(UsageSummaryError):
+    """Blob Storage failed or refused."""
+
+
+class BlobConflictError(StorageError):
+    """The condition of a write did not hold: somebody else wrote first."""
+
+
+class RecordError(StorageError):
+    """A run could not bring the record up to date."""

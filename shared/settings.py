@@ -1,0 +1,299 @@
+"""The app's settings: one frozen dataclass from a mapping, all faults reported at once.
+
+An empty value is a missing one. A fault names the setting and what it allows, never the value given:
+a secret may have been pasted into the wrong place.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from shared.clouds import CLOUDS, Cloud
+from shared.errors import ConfigurationError
+
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+", re.IGNORECASE)
+_CONTAINER = re.compile(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*")
+_SECRET_PATH = re.compile(r"/secrets/([0-9A-Za-z-]{1,127})/?")
+_DELTA_SECONDS_LIMIT = 2**31 - 1
+"""HTTP's largest delta-seconds that everybody understands (RFC 9111, 1.2.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSecret:
+    """The app registration's secret."""
+
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """A PFX file without a password."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientManagedIdentity:
+    """A managed identity that the app registration trusts (federated credential): no secret at all."""
+
+    client_id: str
+
+
+type ClientAuthentication = ClientSecret | ClientCertificate | ClientManagedIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class VaultSecret:
+    """A Key Vault secret, read and written back."""
+
+    vault_url: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRefreshToken:
+    """The refresh token itself, read only, for trials."""
+
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageConnection:
+    """A storage account: by connection string, or by address and the platform's identity."""
+
+    connection_string: str | None = field(default=None, repr=False)
+    blob_service_uri: str | None = None
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How long an answer serves, counted from the instant its request was sent."""
+
+    fresh: timedelta = timedelta(hours=1)
+    stale_while_revalidate: timedelta = timedelta(hours=1)
+    stale_if_error: timedelta = timedelta(days=1)
+    min_refresh: timedelta = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, checked. `identity_client_id` and `ca_bundle` are None for the platform's own."""
+
+    cloud: Cloud
+    tenant_id: str
+    client_id: str
+    client_authentication: ClientAuthentication
+    refresh_token: VaultSecret | GivenRefreshToken
+    record_storage: StorageConnection
+    cache_storage: StorageConnection
+    cache_container: str
+    snapshot_container: str
+    history_container: str
+    freshness: Freshness
+    identity_client_id: str | None
+    ca_bundle: str | None
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings in a mapping of names to values.
+
+    Raises ConfigurationError, which names every setting that is missing, wrong or contradictory.
+    """
+    reader = _Reader(environ)
+    cloud = _cloud(reader)
+    tenant_id = reader.matching(
+        "PARTNER_CENTER_TENANT_ID", "the partner's tenant: a GUID or a domain name", _GUID, _DOMAIN
+    )
+    client_id = reader.matching("PARTNER_CENTER_CLIENT_ID", "the app registration's id: a GUID", _GUID)
+    client_authentication = _client_authentication(reader)
+    refresh_token = _refresh_token(reader)
+    record_storage, cache_storage = _storage(reader)
+    settings = Settings(
+        cloud=cloud,
+        tenant_id=tenant_id,
+        client_id=client_id,
+        client_authentication=client_authentication,
+        refresh_token=refresh_token,
+        record_storage=record_storage,
+        cache_storage=cache_storage,
+        cache_container=reader.container("USAGE_CACHE_CONTAINER", "usage-cache"),
+        snapshot_container=reader.container("USAGE_SNAPSHOT_CONTAINER", "usage"),
+        history_container=reader.container("USAGE_HISTORY_CONTAINER", "usage-history"),
+        freshness=Freshness(
+            fresh=reader.seconds("USAGE_CACHE_FRESH_SECONDS", 3600, at_least=1),
+            stale_while_revalidate=reader.seconds(
+                "USAGE_CACHE_STALE_WHILE_REVALIDATE_SECONDS", 3600, at_least=0
+            ),
+            stale_if_error=reader.seconds("USAGE_CACHE_STALE_IF_ERROR_SECONDS", 86400, at_least=0),
+            min_refresh=reader.seconds("USAGE_CACHE_MIN_REFRESH_SECONDS", 60, at_least=1),
+        ),
+        identity_client_id=reader.text("AZURE_CLIENT_ID") or None,
+        ca_bundle=reader.text("REQUESTS_CA_BUNDLE") or reader.text("SSL_CERT_FILE") or None,
+    )
+    if reader.faults:
+        raise ConfigurationError("; ".join(reader.faults))
+    return settings
+
+
+class _Reader:
+    """Reads values and gathers faults; what it returns beside a fault is never used."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.faults: list[str] = []
+
+    def text(self, name: str) -> str:
+        return self._environ.get(name, "").strip()
+
+    def fault(self, name: str, allowed: str) -> None:
+        self.faults.append(f"{name} {'is wrong' if self.text(name) else 'is missing'}: {allowed}")
+
+    def matching(self, name: str, allowed: str, *patterns: re.Pattern[str]) -> str:
+        value = self.text(name)
+        if not any(pattern.fullmatch(value) for pattern in patterns):
+            self.fault(name, allowed)
+        return value
+
+    def container(self, name: str, default: str) -> str:
+        if not self.text(name):
+            return default
+        return self.matching(
+            name, "a container's name: 3 to 63 lower-case letters, digits and single hyphens", _CONTAINER
+        )
+
+    def seconds(self, name: str, default: int, *, at_least: int) -> timedelta:
+        text = self.text(name) or str(default)
+        if text.isascii() and text.isdigit() and at_least <= int(text[:11]) <= _DELTA_SECONDS_LIMIT:
+            return timedelta(seconds=int(text))
+        self.fault(name, f"whole seconds, from {at_least} to {_DELTA_SECONDS_LIMIT}")
+        return timedelta(seconds=default)
+
+    def address(self, name: str, *, plain_on_loopback: bool = True) -> str:
+        """An https address without query; http is taken only where it cannot leave this machine."""
+        value = self.text(name).rstrip("/")
+        try:
+            url = urlsplit(value)
+            url.port  # noqa: B018  # raises where the port is no number
+        except ValueError:
+            url = urlsplit("")
+        plain = plain_on_loopback and url.scheme == "http" and _is_loopback(url.hostname)
+        whole = url.hostname and not (url.query or url.fragment or url.username or url.password)
+        if not whole or not (url.scheme == "https" or plain):
+            self.fault(name, "an https address without user, query or fragment")
+        return value
+
+    def exactly_one(self, *names: str) -> str | None:
+        given = [name for name in names if self.text(name)]
+        if len(given) == 1:
+            return given[0]
+        problem = f"{' and '.join(given)} exclude each other" if given else "missing"
+        self.faults.append(f"exactly one of {', '.join(names)} must be set: {problem}")
+        return None
+
+
+def is_on_this_machine(address: str) -> bool:
+    """Whether an address is a loopback one, where nobody but this machine answers."""
+    return _is_loopback(urlsplit(address).hostname)
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or (host is not None and ip_address(host).is_loopback)
+    except ValueError:
+        return False
+
+
+def _cloud(reader: _Reader) -> Cloud:
+    name = reader.text("PARTNER_CENTER_CLOUD").lower() or "global"
+    overrides = {
+        key: reader.address(setting)
+        for key, setting in (
+            ("base_url", "PARTNER_CENTER_BASE_URL"),
+            ("authority", "PARTNER_CENTER_AUTHORITY"),
+        )
+        if reader.text(setting)
+    }
+    cloud = CLOUDS.get(name)
+    if cloud is None:
+        reader.fault("PARTNER_CENTER_CLOUD", "global or usgov")
+        return CLOUDS["global"]
+    if cloud.refused and len(overrides) < 2:  # noqa: PLR2004  # both
+        reader.faults.append(
+            f"PARTNER_CENTER_CLOUD {name} is refused: {cloud.refused}; use global or usgov, "
+            "or set both PARTNER_CENTER_BASE_URL and PARTNER_CENTER_AUTHORITY"
+        )
+    return Cloud(
+        base_url=overrides.get("base_url", cloud.base_url),
+        authority=overrides.get("authority", cloud.authority),
+        resource=cloud.resource,
+        token_exchange_audience=cloud.token_exchange_audience,
+        refused=cloud.refused,
+    )
+
+
+def _client_authentication(reader: _Reader) -> ClientAuthentication:
+    match reader.exactly_one(
+        "PARTNER_CENTER_CLIENT_SECRET",
+        "PARTNER_CENTER_CLIENT_CERTIFICATE_PATH",
+        "PARTNER_CENTER_CLIENT_MANAGED_IDENTITY",
+    ):
+        case "PARTNER_CENTER_CLIENT_CERTIFICATE_PATH" as name:
+            return ClientCertificate(reader.text(name))
+        case "PARTNER_CENTER_CLIENT_MANAGED_IDENTITY" as name:
+            return ClientManagedIdentity(
+                reader.matching(name, "a managed identity's client id: a GUID", _GUID)
+            )
+        case _:
+            return ClientSecret(reader.text("PARTNER_CENTER_CLIENT_SECRET"))
+
+
+def _refresh_token(reader: _Reader) -> VaultSecret | GivenRefreshToken:
+    name = reader.exactly_one("PARTNER_CENTER_REFRESH_TOKEN_SECRET", "PARTNER_CENTER_REFRESH_TOKEN")
+    if name != "PARTNER_CENTER_REFRESH_TOKEN_SECRET":
+        return GivenRefreshToken(reader.text("PARTNER_CENTER_REFRESH_TOKEN"))
+    address = urlsplit(reader.address(name, plain_on_loopback=False))
+    path = _SECRET_PATH.fullmatch(address.path)
+    if path is None:
+        reader.fault(name, "a secret's address without a version: https://<vault>/secrets/<name>")
+        return VaultSecret("", "")
+    return VaultSecret(f"https://{address.netloc}", path[1])
+
+
+def _storage(reader: _Reader) -> tuple[StorageConnection, StorageConnection]:
+    """The record's account and the account of the shared answer."""
+    record, host = _connection(reader, "USAGE_STORAGE"), _connection(reader, "AzureWebJobsStorage")
+    if record is None and host is None:
+        reader.faults.append(
+            "USAGE_STORAGE is missing: a connection string, or USAGE_STORAGE__blobServiceUri, or either of "
+            "AzureWebJobsStorage"
+        )
+    nowhere = StorageConnection()
+    return record or host or nowhere, host or record or nowhere
+
+
+def _connection(reader: _Reader, name: str) -> StorageConnection | None:
+    """A storage connection by the platform's convention: a string, or `__` settings for an identity.
+
+    Source: learn.microsoft.com/azure/azure-functions/functions-reference, "Connections".
+    """
+    connection_string, account = reader.text(name), reader.text(f"{name}__accountName")
+    uri_names = [each for each in (f"{name}__blobServiceUri", f"{name}__serviceUri") if reader.text(each)]
+    if connection_string and (uri_names or account):
+        reader.faults.append(f"{name} and {name}__… exclude each other")
+    if connection_string:
+        pairs = dict(pair.partition("=")[::2] for pair in connection_string.split(";"))
+        if not {"UseDevelopmentStorage", "AccountName", "BlobEndpoint"} & pairs.keys():
+            reader.fault(name, "a storage connection string")
+        return StorageConnection(connection_string=connection_string)
+    client_id = reader.text(f"{name}__clientId") or None
+    if uri_names:
+        return StorageConnection(blob_service_uri=reader.address(uri_names[0]), client_id=client_id)
+    if account:
+        uri = f"https://{account}.blob.core.windows.net"
+        return StorageConnection(blob_service_uri=uri, client_id=client_id)
+    return None

@@ -1,0 +1,91 @@
+"""What a usage summary is: decode it, check it, keep every digit.
+
+A number is never made a float: it stays the text that came, in a RawJSON. Source of the fields:
+learn.microsoft.com/partner-center/developer/customer-usage-resources, PartnerUsageSummary.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import simplejson
+from simplejson import RawJSON
+
+from shared.errors import UpstreamInvalidError
+
+SIZE_LIMIT = 1024 * 1024
+"""Bytes; a real one has about 600."""
+
+_PERSONAL = "emailstonotify"
+_BOM = b"\xef\xbb\xbf"
+
+type Json = bool | str | RawJSON | list[Json] | dict[str, Json] | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSummary:
+    """A usage summary: `body` for callers, as it came but for the byte-order mark, and its members.
+
+    `members` lack emailsToNotify, at any depth: it is personal data, and members are what is recorded.
+    """
+
+    body: bytes = field(repr=False)
+    members: dict[str, Json] = field(repr=False)
+
+
+def read_usage_summary(body: bytes) -> UsageSummary:
+    """The usage summary in the body of an upstream success, with or without byte-order mark.
+
+    Raises UpstreamInvalidError when it is none: a usage summary is a JSON object in UTF-8 of at most 1 MiB
+    with a finite number totalCost and, where there is one, attributes.objectType PartnerUsageSummary.
+    """
+    body = body.removeprefix(_BOM)
+    if len(body) > SIZE_LIMIT:
+        raise UpstreamInvalidError("the answer is larger than 1 MiB")
+    try:
+        document = parse(body)
+        dump(document)  # text that is no Unicode (half a surrogate pair) could not be recorded
+    except (ValueError, RecursionError):
+        raise UpstreamInvalidError("the answer is not JSON in UTF-8") from None
+    if not isinstance(document, dict):
+        raise UpstreamInvalidError("the answer is not a JSON object")
+    if not _is_finite(document.get("totalCost")):
+        raise UpstreamInvalidError("the answer has no finite number totalCost")
+    attributes = document.get("attributes")
+    object_type = attributes.get("objectType") if isinstance(attributes, dict) else None
+    if object_type not in (None, "PartnerUsageSummary"):
+        raise UpstreamInvalidError("the answer's attributes.objectType is not PartnerUsageSummary")
+    return UsageSummary(body, document)
+
+
+def parse(text: bytes) -> Json:
+    """JSON in UTF-8 to values, each number as it is written, without emailsToNotify.
+
+    Raises ValueError or, for absurd nesting, RecursionError.
+    """
+    value: Json = simplejson.loads(
+        text.decode(),
+        parse_int=RawJSON,
+        parse_float=RawJSON,
+        parse_constant=_refuse,
+        object_pairs_hook=_without_personal_data,
+    )
+    return value
+
+
+def dump(value: Json, *, indent: int | None = None) -> bytes:
+    """Values to JSON in UTF-8, each number as it was written. Raises ValueError for no Unicode."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    return simplejson.dumps(value, ensure_ascii=False, indent=indent, separators=separators).encode()
+
+
+def _without_personal_data(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    return {name: value for name, value in pairs if name.casefold() != _PERSONAL}
+
+
+def _refuse(constant: str) -> Json:
+    raise ValueError(constant)
+
+
+def _is_finite(value: Json) -> bool:
+    """Whether a value is a number that callers, who have IEEE doubles, read as finite."""
+    return isinstance(value, RawJSON) and math.isfinite(float(value.encoded_json))

@@ -1,0 +1,118 @@
+"""What the tests stand on: the simulator over TLS, one Azurite a session, a clock that moves by hand."""
+
+import json
+import logging
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from azure.storage.blob import BlobClient
+
+from dev.azurite import Azurite
+from dev.simulator import Simulator
+from shared.blobs import PATIENT, Container, open_container
+from shared.clock import Clock
+from shared.settings import Settings, StorageConnection, read_settings
+
+
+@dataclass
+class ManualClock:
+    """Time that passes only when somebody sleeps or a test says so."""
+
+    instant: datetime = datetime(2026, 11, 21, 8, tzinfo=UTC)
+    slept: list[float] = field(default_factory=list)
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.instant, self._monotonic, self.sleep)
+
+    def _monotonic(self) -> float:
+        return self.instant.timestamp()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.advance(seconds=seconds)
+
+    def advance(self, **duration: float) -> None:
+        self.instant += timedelta(**duration)
+
+
+@pytest.fixture
+def manual_clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(autouse=True)
+def _no_ca_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "SSL_CERT_FILE",
+        "IDENTITY_ENDPOINT",
+        "IDENTITY_HEADER",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """A healthy world of its own for one test; the platform's identity endpoint is in the environment."""
+    with Simulator() as running:
+        for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER"):
+            monkeypatch.setenv(name, running.settings[name])
+        yield running
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    with Azurite() as running:
+        yield running
+
+
+@pytest.fixture
+def environ(simulator: Simulator, azurite: Azurite) -> dict[str, str]:
+    """All settings of an app in the simulated world, its containers its own."""
+    own = uuid.uuid4().hex[:12]
+    return {
+        **simulator.settings,
+        "AzureWebJobsStorage": azurite.connection_string,
+        "USAGE_CACHE_CONTAINER": f"cache-{own}",
+        "USAGE_SNAPSHOT_CONTAINER": f"usage-{own}",
+        "USAGE_HISTORY_CONTAINER": f"history-{own}",
+    }
+
+
+@pytest.fixture
+def settings(environ: dict[str, str]) -> Settings:
+    return read_settings(environ)
+
+
+@pytest.fixture
+def container(azurite: Azurite, settings: Settings) -> Container:
+    """An empty container that does not exist yet."""
+    connection = StorageConnection(connection_string=azurite.connection_string)
+    return open_container(f"test-{uuid.uuid4().hex[:12]}", connection, PATIENT, settings)
+
+
+def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
+    """The values of all log lines of one event."""
+    lines = (_json(record) for record in caplog.records)
+    return [line for line in lines if line.get("event") == name]
+
+
+def _json(record: logging.LogRecord) -> dict[str, Any]:
+    try:
+        line = json.loads(record.getMessage())
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}
+
+
+def delete_shared_answer(azurite: Azurite, environ: dict[str, str]) -> None:
+    """Delete what the fleet shares."""
+    with BlobClient.from_connection_string(
+        azurite.connection_string, environ["USAGE_CACHE_CONTAINER"], "usagesummary"
+    ) as blob:
+        blob.delete_blob()

@@ -1,0 +1,295 @@
+"""Both function folders, loaded as Azure's worker loads them, with real requests and the simulated world."""
+
+import asyncio
+import importlib.util
+import json
+import sys
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import azure.functions as func
+import pytest
+from azure.functions.timer import TimerRequest
+
+import shared.app
+from dev.azurite import Azurite
+from dev.simulator import Service, Simulator
+from shared.app import App
+from shared.errors import ConfigurationError, UpstreamUnavailableError
+from tests.conftest import ManualClock, delete_shared_answer, events
+
+ROOT = Path(__file__).parent.parent
+
+type Caller = Callable[..., func.HttpResponse]
+
+
+def load(folder: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A function folder as a module below `__app__`, as the worker names it."""
+    name = f"__app__.{folder}"
+    spec = importlib.util.spec_from_file_location(name, ROOT / folder / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def app(
+    environ: dict[str, str], manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., SimpleNamespace]:
+    """Start the app anew, with some settings changed: `get` calls one function, `snapshot` the other."""
+
+    def start(**changed: str) -> SimpleNamespace:
+        monkeypatch.setattr(shared.app, "app", App({**environ, **changed}, manual_clock.clock()))
+        http, timer = load("GetUsageSummary", monkeypatch), load("SnapshotTimer", monkeypatch)
+
+        def get(method: str = "GET", **headers: str) -> func.HttpResponse:
+            sent = {name.replace("_", "-").lower(): value for name, value in headers.items()}
+            url = "http://localhost/api/v1/usagesummary"
+            response: func.HttpResponse = asyncio.run(
+                http.main(func.HttpRequest(method, url, headers=sent, body=b""))
+            )
+            return response
+
+        return SimpleNamespace(get=get, snapshot=lambda: timer.main(TimerRequest(past_due=False)))
+
+    return start
+
+
+def problem(response: func.HttpResponse) -> dict[str, Any]:
+    """A problem, checked for what all of them have in common."""
+    document: dict[str, Any] = json.loads(response.get_body())
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert document["status"] == response.status_code
+    assert document["type"] == f"urn:usage-summary:problem:{document['code']}"
+    assert document["correlationId"] == response.headers["MS-CorrelationId"]
+    assert None not in document.values()
+    return document
+
+
+def test_a_caller_gets_the_document_as_it_came_but_for_the_byte_order_mark(
+    app: Callable[..., SimpleNamespace], simulator: Simulator
+) -> None:
+    response = app().get()
+
+    assert response.status_code == 200
+    assert response.get_body() == simulator.world.document
+    assert dict(response.headers) | {"ETag": "", "MS-CorrelationId": "", "MS-RequestId": ""} == {
+        "Content-Type": "application/json; charset=utf-8",
+        "ETag": "",
+        "Cache-Control": "private, max-age=3600",
+        "Age": "0",
+        "Cache-Status": "usage-summary; fwd=uri-miss; fwd-status=200; stored",
+        "MS-CorrelationId": "",
+        "MS-RequestId": "",
+        "X-Content-Type-Options": "nosniff",
+    }
+    assert simulator.world.complaints == []
+
+
+def test_a_caller_who_has_the_document_gets_304_without_content_type(
+    app: Callable[..., SimpleNamespace],
+) -> None:
+    started = app()
+    etag = started.get().headers["ETag"]
+
+    response = started.get(If_None_Match=f'"other", W/{etag}')
+
+    assert response.status_code == 304
+    assert response.get_body() == b""
+    assert response.mimetype == ""
+    assert "Content-Type" not in response.headers
+    assert response.headers["ETag"] == etag
+
+
+def test_head_is_get_without_a_body(app: Callable[..., SimpleNamespace], simulator: Simulator) -> None:
+    started = app()
+    got, head = started.get(MS_CorrelationId=str(uuid.UUID(int=1))), started.get("HEAD")
+
+    assert head.get_body() == b""
+    assert head.headers["Content-Length"] == str(len(simulator.world.document))
+    for name in ("ETag", "Content-Type", "Cache-Control", "MS-RequestId"):
+        assert head.headers[name] == got.headers[name]
+
+
+def test_the_callers_guid_goes_upstream_and_comes_back(
+    app: Callable[..., SimpleNamespace], simulator: Simulator
+) -> None:
+    guid = str(uuid.uuid4())
+
+    response = app().get(MS_CorrelationId=guid)
+
+    assert response.headers["MS-CorrelationId"] == guid
+    upstream = [each for each in simulator.world.exchanges if each.service is Service.PARTNER_CENTER]
+    assert [each.headers["ms-correlationid"] for each in upstream] == [guid]
+
+
+@pytest.mark.parametrize("text", ["", "abc", "{" + str(uuid.uuid4()) + "}", "0" * 36, "x" * 5000])
+def test_anything_else_than_a_guid_is_replaced(app: Callable[..., SimpleNamespace], text: str) -> None:
+    echoed = app().get(MS_CorrelationId=text).headers["MS-CorrelationId"]
+
+    assert echoed != text
+    assert str(uuid.UUID(echoed)) == echoed
+
+
+def test_the_callers_authorization_goes_nowhere(
+    app: Callable[..., SimpleNamespace], simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+
+    assert app().get(Authorization="Bearer of-the-caller").status_code == 200
+
+    assert "of-the-caller" not in caplog.text
+    assert all("of-the-caller" not in str(each.headers) for each in simulator.world.exchanges)
+
+
+FAULTS = [
+    ("down", 503, "upstream-unavailable", 503, None),
+    ("throttled", 503, "upstream-unavailable", 429, None),
+    ("connection-reset", 503, "upstream-unavailable", None, None),
+    ("unauthorized", 502, "upstream-refused", 401, None),
+    ("forbidden", 502, "upstream-refused", 403, 900308),
+    ("app-only", 502, "upstream-refused", 403, 900329),
+    ("not-found", 502, "upstream-refused", 404, 1000),
+    ("bad-request", 502, "upstream-refused", 400, 2000),
+    ("redirect", 502, "upstream-refused", 302, None),
+    ("html", 502, "upstream-invalid", 200, None),
+    ("half-document", 502, "upstream-invalid", 200, None),
+    ("wrong-object", 502, "upstream-invalid", 200, None),
+    ("no-total", 502, "upstream-invalid", 200, None),
+    ("huge", 502, "upstream-invalid", 200, None),
+    ("mfa-missing", 502, "consent-required", 401, 900421),
+    ("consent-revoked", 502, "consent-required", None, None),
+    ("consent-expired", 502, "consent-required", None, None),
+    ("mfa-required", 502, "consent-required", None, None),
+    ("vault-empty", 502, "consent-required", None, None),
+    ("secret-expired", 500, "configuration", None, None),
+    ("vault-forbidden", 500, "configuration", None, None),
+    ("entra-down", 503, "upstream-unavailable", None, None),
+    ("entra-garbage", 503, "upstream-unavailable", None, None),
+    ("vault-down", 503, "upstream-unavailable", None, None),
+    ("identity-down", 503, "upstream-unavailable", None, None),
+]
+
+
+@pytest.mark.parametrize(("scenario", "status", "code", "upstream", "upstream_code"), FAULTS)
+def test_a_fault_is_the_contracts_problem_and_is_over_when_it_is_over(  # noqa: PLR0913, PLR0917  # fixtures, and a row of the table
+    app: Callable[..., SimpleNamespace],
+    simulator: Simulator,
+    azurite: Azurite,
+    environ: dict[str, str],
+    manual_clock: ManualClock,
+    scenario: str,
+    status: int,
+    code: str,
+    upstream: int | None,
+    upstream_code: int | None,
+) -> None:
+    simulator.world.choose(scenario)
+    started = app()
+
+    response = started.get()
+
+    document = problem(response)
+    assert (response.status_code, document["code"]) == (status, code)
+    assert (document.get("upstreamStatus"), document.get("upstreamCode")) == (upstream, upstream_code)
+    assert ("requestId" in document) == (upstream is not None)
+    if code.startswith("upstream-"):
+        assert 1 <= int(response.headers["Retry-After"]) <= 20
+    else:
+        assert "Retry-After" not in response.headers
+
+    simulator.world.choose("healthy")
+    simulator.world.consent()
+    assert started.get().status_code == status, "nobody asks again at once"
+    for _ in range(3 if scenario == "app-only" else 1):  # a forbidden token is kept for a minute
+        delete_shared_answer(azurite, environ)  # the fleet's back-off is by Azurite's clock, not by this one
+        manual_clock.advance(seconds=60)
+        recovered = started.get()
+    assert recovered.status_code == 200
+
+
+def test_an_upstream_without_an_answer_in_the_budget_is_a_timeout(
+    app: Callable[..., SimpleNamespace], simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.client.ATTEMPT_TIME", timedelta(seconds=0.3))
+    simulator.world.choose("hanging")
+
+    response = app().get()
+
+    assert (response.status_code, problem(response)["code"]) == (504, "upstream-timeout")
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+@pytest.mark.parametrize(("scenario", "status"), [("no-usage-data", 404), ("no-usage-data-400", 400)])
+def test_no_usage_data_is_an_answer_that_is_kept(
+    app: Callable[..., SimpleNamespace], simulator: Simulator, scenario: str, status: int
+) -> None:
+    simulator.world.choose(scenario)
+    started = app()
+
+    first, second = started.get(), started.get(If_None_Match="*")
+
+    for response in (first, second):
+        document = problem(response)
+        assert (response.status_code, document["code"]) == (404, "no-usage-data")
+        assert (document["upstreamStatus"], document["upstreamCode"]) == (status, 3000)
+        assert uuid.UUID(document["requestId"])
+    upstream = [each for each in simulator.world.exchanges if each.service is Service.PARTNER_CENTER]
+    assert len(upstream) == 1
+
+
+def test_a_stored_answer_stands_in_for_a_failing_upstream(
+    app: Callable[..., SimpleNamespace], simulator: Simulator, manual_clock: ManualClock
+) -> None:
+    started = app()
+    body = started.get().get_body()
+    simulator.world.choose("down")
+    manual_clock.advance(hours=3)
+
+    response = started.get()
+
+    assert (response.status_code, response.get_body()) == (200, body)
+    assert response.headers["Cache-Status"] == "usage-summary; fwd=stale; fwd-status=503; ttl=-7202"
+    assert int(response.headers["Age"]) > 10800
+
+
+def test_only_if_cached_asks_nobody(app: Callable[..., SimpleNamespace], simulator: Simulator) -> None:
+    response = app().get(Cache_Control="only-if-cached")
+
+    assert (response.status_code, problem(response)["code"]) == (504, "not-cached")
+    assert simulator.world.exchanges == []
+
+
+def test_wrong_settings_are_one_problem_and_one_log_line(
+    app: Callable[..., SimpleNamespace], caplog: pytest.LogCaptureFixture
+) -> None:
+    started = app(PARTNER_CENTER_TENANT_ID="", USAGE_CACHE_FRESH_SECONDS="soon")
+
+    response = started.get()
+
+    assert (response.status_code, problem(response)["code"]) == (500, "configuration")
+    assert "PARTNER_CENTER" not in response.get_body().decode()
+    [line] = events(caplog, "configuration.wrong")
+    assert "PARTNER_CENTER_TENANT_ID" in line["message"]
+    assert "USAGE_CACHE_FRESH_SECONDS" in line["message"]
+    with pytest.raises(ConfigurationError):
+        started.snapshot()
+
+
+def test_a_run_that_failed_raises(app: Callable[..., SimpleNamespace], simulator: Simulator) -> None:
+    simulator.world.choose("down")
+
+    with pytest.raises(UpstreamUnavailableError):
+        app().snapshot()
+
+
+def test_shared_is_loaded_once() -> None:
+    assert [name for name in sys.modules if name.startswith("__app__.shared")] == []
