@@ -3,7 +3,8 @@
 app            composition root: the only reader of the environment, the only builder of live objects
 http           a stored answer or an error -> an HTTP response
 history        today's snapshot, and the history brought up to date
-answers        the fleet's one answer: in memory, in Blob Storage, refreshed by one caller at a time
+answers        the answer as one process gives it: in memory, refreshed by one caller at a time
+fleet          the answer as all instances share it: one blob, and the claim on it
 client         Partner Center over HTTP
 auth           the App+User credential
 blobs          Blob Storage: conditional reads and writes
@@ -11,6 +12,7 @@ deadlines      HTTP exchanges that end at one instant
 snapshots      pure: blob names, snapshot documents, history rows, manifest, gaps
 usage_summary  pure: what a usage summary is
 freshness      pure: fresh, stale or expired
+clock          time as an argument
 events         pure: one log line an outcome
 settings       pure: one frozen dataclass from a mapping
 clouds         pure: the national clouds

@@ -180,7 +180,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("scenario", "status", "code", "upstream", "upstream_code"), FAULTS)
-def test_a_fault_is_the_contracts_problem_and_is_over_when_it_is_over(  # noqa: PLR0913, PLR0917  # fixtures, and a row of the table
+def test_a_fault_is_the_contracts_problem_and_is_over_when_it_is_over(  # fixtures, and a row of the table
     app: Callable[..., SimpleNamespace],
     simulator: Simulator,
     azurite: Azurite,

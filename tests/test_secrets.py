@@ -1,0 +1,79 @@
+"""No token, secret or key in any log, answer, blob or traceback, whatever goes wrong."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Iterator
+
+import pytest
+from azure.storage.blob import BlobServiceClient
+
+from dev.azurite import ACCOUNT_KEY, Azurite
+from dev.simulator import SCENARIOS, Simulator
+from shared.app import App
+from shared.errors import UsageSummaryError
+from shared.freshness import NO_DIRECTIVES
+from shared.http import respond
+from shared.settings import read_settings
+from tests.conftest import ManualClock
+
+SLOW = {"hanging", "dripping"}  # end by time, which other tests shorten
+
+
+@pytest.fixture
+def _everything_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """All loggers of all libraries at DEBUG, also those that the app keeps quiet."""
+    loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    levels = [(each, each.level) for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.DEBUG)
+    caplog.set_level(logging.DEBUG)
+    yield
+    for each, level in levels:
+        each.setLevel(level)
+
+
+@pytest.mark.usefixtures("_everything_is_logged")
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS.keys() - SLOW))
+def test_nothing_secret_is_ever_said(
+    scenario: str,
+    simulator: Simulator,
+    azurite: Azurite,
+    environ: dict[str, str],
+    manual_clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    simulator.world.delay = 0.1
+    simulator.world.choose(scenario)
+    app = App(environ, manual_clock.clock())
+    said: list[str] = [repr(app), repr(vars(app)), repr(read_settings(environ))]
+
+    result = asyncio.run(app.get_usage_summary(NO_DIRECTIVES, "a-correlation-id"))
+    response = respond(result, "a-correlation-id", app.freshness.fresh, if_none_match=None, is_head=False)
+    said += [repr(result), str(response.headers), response.body.decode()]
+    try:
+        app.take_snapshot()
+    except UsageSummaryError as error:
+        said += [repr(error), *traceback.format_exception(error)]
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
+        for name in ("USAGE_CACHE_CONTAINER", "USAGE_SNAPSHOT_CONTAINER", "USAGE_HISTORY_CONTAINER"):
+            container = service.get_container_client(environ[name])
+            for blob in container.list_blobs(include=["metadata"]) if container.exists() else []:
+                said += [blob.name, str(blob.metadata)]
+                said.append(container.download_blob(blob.name).readall().decode())
+    said += [caplog.text, *map(str, (record.args for record in caplog.records)), *capfd.readouterr()]
+
+    canaries = {*simulator.world.canaries(), simulator.world.canary, ACCOUNT_KEY}
+    assert len(canaries) > 3
+    assert len(caplog.records) > 1
+    assert {canary for canary in canaries if any(canary in each for each in said)} == set()
+
+
+def test_no_wrong_setting_shows_its_value(environ: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    wrong = {name: f"canary {name}" for name in environ}
+
+    App(wrong, ManualClock().clock())
+
+    assert "is wrong" in caplog.text
+    assert "canary" not in caplog.text
