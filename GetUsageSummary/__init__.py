@@ -8,6 +8,7 @@ import azure.functions as func
 from shared.app import app
 from shared.events import event
 from shared.freshness import parse_request_directives
+from shared.guids import is_guid
 from shared.http import Response, respond
 
 _log = logging.getLogger(__name__)
@@ -15,7 +16,8 @@ _log = logging.getLogger(__name__)
 
 async def main(req: func.HttpRequest) -> func.HttpResponse:
     """The usage summary of all Azure customers in the current billing period, or a problem."""
-    correlation_id = _guid(req.headers.get("MS-CorrelationId"))
+    given = req.headers.get("MS-CorrelationId", "")
+    correlation_id = given if is_guid(given) else str(uuid.uuid4())
     directives = parse_request_directives(req.headers.get("Cache-Control"))
     result = await app.get_usage_summary(directives, correlation_id)
     response = respond(
@@ -31,14 +33,6 @@ async def main(req: func.HttpRequest) -> func.HttpResponse:
     return func.HttpResponse(
         response.body, status_code=response.status, headers=response.headers, mimetype=""
     )
-
-
-def _guid(text: str | None) -> str:
-    """The caller's id where it is a GUID, else a new one."""
-    try:
-        return str(uuid.UUID(text)) if text and len(text) == 36 else str(uuid.uuid4())  # noqa: PLR2004
-    except ValueError:
-        return str(uuid.uuid4())
 
 
 def _log_outcome(response: Response, correlation_id: str) -> None:

@@ -14,6 +14,7 @@ usage_summary  pure: what a usage summary is
 freshness      pure: fresh, stale or expired
 clock          time as an argument
 events         pure: one log line an outcome
+guids          pure: what a GUID looks like
 settings       pure: one frozen dataclass from a mapping
 clouds         pure: the national clouds
 errors         pure: the error tree

@@ -30,6 +30,7 @@ from shared.errors import (
     UsageSummaryError,
 )
 from shared.events import event
+from shared.guids import is_guid
 from shared.settings import Settings
 from shared.usage_summary import SIZE_LIMIT, read_usage_summary
 
@@ -48,7 +49,6 @@ _CHUNK = 64 * 1024
 
 _NO_USAGE_DATA = "3000"
 _NO_MFA = {"900421", "10001"}
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 _log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _read(response: _Response, reply: UpstreamReply) -> tuple[bytes, UpstreamRep
 
 def _reply(response: _Response, request_id: str) -> UpstreamReply:
     echoed = response.headers.get("MS-RequestId", "")
-    return UpstreamReply(response.status, _code(response), echoed if _GUID.fullmatch(echoed) else request_id)
+    return UpstreamReply(response.status, _code(response), echoed if is_guid(echoed) else request_id)
 
 
 def _code(response: _Response) -> str | None:

@@ -5,7 +5,7 @@ a secret may have been pasted into the wrong place.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from shared.clouds import CLOUDS, Cloud
 from shared.errors import ConfigurationError
+from shared.guids import is_guid
 
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+", re.IGNORECASE)
 _CONTAINER = re.compile(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*")
 _SECRET_PATH = re.compile(r"/secrets/([0-9A-Za-z-]{1,127})/?")
@@ -106,10 +106,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """
     reader = _Reader(environ)
     cloud = _cloud(reader)
-    tenant_id = reader.matching(
-        "PARTNER_CENTER_TENANT_ID", "the partner's tenant: a GUID or a domain name", _GUID, _DOMAIN
+    tenant_id = reader.such(
+        "PARTNER_CENTER_TENANT_ID",
+        "the partner's tenant: a GUID or a domain name",
+        lambda text: is_guid(text) or _DOMAIN.fullmatch(text),
     )
-    client_id = reader.matching("PARTNER_CENTER_CLIENT_ID", "the app registration's id: a GUID", _GUID)
+    client_id = reader.such("PARTNER_CENTER_CLIENT_ID", "the app registration's id: a GUID", is_guid)
     client_authentication = _client_authentication(reader)
     refresh_token = _refresh_token(reader)
     record_storage, cache_storage = _storage(reader)
@@ -153,18 +155,17 @@ class _Reader:
     def fault(self, name: str, allowed: str) -> None:
         self.faults.append(f"{name} {'is wrong' if self.text(name) else 'is missing'}: {allowed}")
 
-    def matching(self, name: str, allowed: str, *patterns: re.Pattern[str]) -> str:
+    def such(self, name: str, allowed: str, is_right: Callable[[str], object]) -> str:
         value = self.text(name)
-        if not any(pattern.fullmatch(value) for pattern in patterns):
+        if not is_right(value):
             self.fault(name, allowed)
         return value
 
     def container(self, name: str, default: str) -> str:
         if not self.text(name):
             return default
-        return self.matching(
-            name, "a container's name: 3 to 63 lower-case letters, digits and single hyphens", _CONTAINER
-        )
+        allowed = "a container's name: 3 to 63 lower-case letters, digits and single hyphens"
+        return self.such(name, allowed, _CONTAINER.fullmatch)
 
     def seconds(self, name: str, default: int, *, at_least: int) -> timedelta:
         text = self.text(name) or str(default)
@@ -245,9 +246,7 @@ def _client_authentication(reader: _Reader) -> ClientAuthentication:
         case "PARTNER_CENTER_CLIENT_CERTIFICATE_PATH" as name:
             return ClientCertificate(reader.text(name))
         case "PARTNER_CENTER_CLIENT_MANAGED_IDENTITY" as name:
-            return ClientManagedIdentity(
-                reader.matching(name, "a managed identity's client id: a GUID", _GUID)
-            )
+            return ClientManagedIdentity(reader.such(name, "an identity's client id: a GUID", is_guid))
         case _:
             return ClientSecret(reader.text("PARTNER_CENTER_CLIENT_SECRET"))
 
