@@ -134,27 +134,43 @@ class Answers:
         ends = self._clock.monotonic() + LONGEST_WAIT.total_seconds()
         while True:
             decision = self._decide(directives)
-            if decision is Decision.SERVE:
-                return self._stored(decision)
-            rest = self._current_rest()
-            if decision is Decision.SERVE_AND_REFRESH:
-                if rest is None:
-                    self._launch(NO_DIRECTIVES, correlation_id, behind=True)
-                return self._stored(decision)
-            if rest is not None and decision is not Decision.REFUSE:
-                return self._failed(decision, Source.STORED, rest.error)
+            if decision is Decision.REFUSE:
+                return await self._look(directives)
+            result = self._at_once(decision, correlation_id)
+            if result is not None:
+                return result
             flight, is_mine = self._launch(directives, correlation_id, behind=False)
             left = ends - self._clock.monotonic()
             done, _ = await asyncio.wait({asyncio.wrap_future(flight)}, timeout=left)
-            if not done:
-                error = UpstreamTimeoutError("the refresh has not ended in time")
-                return self._failed(decision, Source.FETCHED, error)
-            outcome = flight.result()
+            timeout = _Outcome(Source.FETCHED, UpstreamTimeoutError("the refresh has not ended in time"))
+            outcome = flight.result() if done else timeout
             if outcome.error is not None:
                 return self._failed(decision, outcome.source, outcome.error)
             if is_mine or outcome.source is not Source.STORED:
-                return self._stored(decision, outcome.source)
+                return self._stored(decision, outcome.source if is_mine else Source.COLLAPSED)
             # A flight begun for another caller was content with what is not enough for this one.
+
+    def _at_once(self, decision: Decision, correlation_id: str) -> Result | None:
+        """What needs no waiting, if that will do; begins the refresh behind a stale answer."""
+        if decision is Decision.SERVE:
+            return self._stored(decision)
+        rest = self._current_rest()
+        if decision is Decision.SERVE_AND_REFRESH:
+            if rest is None:
+                self._launch(NO_DIRECTIVES, correlation_id, behind=True)
+            return self._stored(decision)
+        return None if rest is None else self._failed(decision, Source.STORED, rest.error)
+
+    async def _look(self, directives: RequestDirectives) -> Result:
+        """What there is without asking Partner Center, once the shared answer is adopted."""
+        try:
+            await asyncio.to_thread(self._read)
+        except StorageError as error:
+            _log.warning(event("usage_summary.not_shared", message=error.message))
+        decision = self._decide(directives)
+        if decision is Decision.REFUSE:
+            return Result(decision, error=NotCachedError("nothing usable is stored"))
+        return self._stored(decision)
 
     def _decide(self, directives: RequestDirectives) -> Decision:
         held = self._held
@@ -233,8 +249,7 @@ class Answers:
         ends = self._clock.monotonic() + LONGEST_WAIT.total_seconds()
         waited_with, waited, lost = self._held, False, 0
         while True:
-            shared, read = self._fleet.read(), self._clock.monotonic()
-            self._adopt(shared, read)
+            shared, read = self._read()
             if waited and self._held is not waited_with:
                 return _Outcome(Source.COLLAPSED)
             outcome = self._settled(shared, read, directives, behind=behind)
@@ -261,8 +276,6 @@ class Answers:
         decision = self._decide(directives)
         if decision is Decision.SERVE or (decision is Decision.SERVE_AND_REFRESH and not behind):
             return _Outcome(Source.STORED)
-        if decision is Decision.REFUSE:
-            return _Outcome(Source.STORED, NotCachedError("nothing usable is stored"))
         if not shared.is_claimed:
             return None
         if shared.failure is not None:
@@ -275,11 +288,13 @@ class Answers:
         held = self._held
         return held is not None and is_usable(self._age(held), self._policy)
 
-    def _adopt(self, shared: Shared, read: float) -> None:
-        """Hold the shared answer, if it is newer than what is held."""
+    def _read(self) -> tuple[Shared, float]:
+        """What is shared, and when it was read; a newer answer than the one held is held from now on."""
+        shared, read = self._fleet.read(), self._clock.monotonic()
         answer, held = shared.answer, self._held
         if answer is not None and (held is None or answer.fetched_at > held.answer.fetched_at):
             self._held = _Held(answer, read - (shared.at - answer.fetched_at).total_seconds())
+        return shared, read
 
     def _fetch(self, claim: _Claim | None, correlation_id: str) -> _Outcome:
         """Ask Partner Center, hold what it says and share it, as far as storage takes part."""
@@ -311,7 +326,7 @@ class Answers:
         try:
             if not self._fleet.publish(answer, claim.etag):
                 _log.warning(event("usage_summary.claim_lost", requestId=answer.request_id))
-                self._adopt(self._fleet.read(), self._clock.monotonic())
+                self._read()
         except StorageError as error:
             _log.warning(event("usage_summary.not_shared", message=error.message))
 

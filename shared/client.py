@@ -203,7 +203,7 @@ def _code(response: _Response) -> str | None:
     except (ValueError, RecursionError):
         return None
     code = document.get("code") if isinstance(document, dict) else None
-    return str(code) if re.fullmatch(r"\w{1,32}", str(code), re.ASCII) and code is not None else None
+    return str(code) if re.fullmatch(r"\d{1,10}", str(code), re.ASCII) else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> timedelta | None:

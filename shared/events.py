@@ -8,7 +8,7 @@ import json
 from datetime import datetime, timedelta
 
 
-def event(name: str, **values: object) -> str:
+def event(name: str, /, **values: object) -> str:
     """The log line of an outcome; durations in seconds, what is None is left out.
 
     Values are facts (counts, names, ids), never a token, a secret, a body or personal data.

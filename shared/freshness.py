@@ -61,13 +61,13 @@ def decide(  # noqa: PLR0911  # a table of decisions
     if not is_usable(age, policy):
         return Decision.FETCH_STALE
     staleness = age - policy.fresh
-    if directives.max_stale is not None and staleness <= directives.max_stale and not directives.no_cache:
-        return Decision.SERVE_AND_REFRESH if staleness >= ZERO else Decision.SERVE
     if directives.no_cache or _is_too_old(age, directives) or _is_too_short(staleness, directives):
         return Decision.FETCH_REQUESTED
     if staleness < ZERO:
         return Decision.SERVE
-    return Decision.SERVE_AND_REFRESH if staleness < policy.stale_while_revalidate else Decision.FETCH_STALE
+    is_accepted = directives.max_stale is not None and staleness <= directives.max_stale
+    is_in_window = staleness < policy.stale_while_revalidate
+    return Decision.SERVE_AND_REFRESH if is_accepted or is_in_window else Decision.FETCH_STALE
 
 
 def is_usable(age: timedelta, policy: Freshness) -> bool:

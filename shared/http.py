@@ -157,16 +157,18 @@ def _representation(
 
 def cache_status(result: Result, fresh: timedelta) -> str:
     """How an answer came about (RFC 9211): `hit` and `fwd` exclude each other; ttl below 0 is stale."""
-    ttl = f"ttl={fresh // _SECOND - result.age // _SECOND}"
-    if result.error is not None and result.source is Source.FETCHED:
-        reply = result.error.reply
-        status = [f"fwd-status={reply.status}"] if reply else []
-        return "; ".join(["usage-summary", "fwd=stale", *status, ttl])
+    left = fresh // _SECOND - result.age // _SECOND
+    ttl = [f"ttl={left}"]
     if result.source is Source.STORED:
-        return f"usage-summary; hit; {ttl}"
+        return "; ".join(["usage-summary", "hit", *ttl])
     reason = f"fwd={_FORWARD_REASONS[result.decision]}"
-    how = "collapsed" if result.source is Source.COLLAPSED else "fwd-status=200; stored"
-    return f"usage-summary; {reason}; {how}"
+    if result.error is not None:
+        reply = result.error.reply
+        how = [f"fwd-status={reply.status}"] if reply else []
+    else:
+        how = ["collapsed"] if result.source is Source.COLLAPSED else ["fwd-status=200", "stored"]
+        ttl = ttl if left < 0 else []
+    return "; ".join(["usage-summary", reason, *how, *ttl])
 
 
 def _problem(
@@ -180,7 +182,7 @@ def _problem(
         "code": problem.code,
         "correlationId": correlation_id,
         "upstreamStatus": reply and reply.status,
-        "upstreamCode": reply and _number(reply.code),
+        "upstreamCode": reply and reply.code and int(reply.code),
         "requestId": reply and reply.request_id,
     }
     body = {name: value for name, value in members.items() if value is not None}
@@ -193,7 +195,3 @@ def _problem(
     if problem.waiting_helps:
         headers["Retry-After"] = str(max(1, math.ceil((retry_after or _SECOND).total_seconds())))
     return Response(problem.status, headers, json.dumps(body).encode())
-
-
-def _number(code: str | None) -> int | str | None:
-    return int(code) if code is not None and code.isdecimal() else code

@@ -169,8 +169,10 @@ class _Reader:
 
     def seconds(self, name: str, default: int, *, at_least: int) -> timedelta:
         text = self.text(name) or str(default)
-        if text.isascii() and text.isdigit() and at_least <= int(text[:11]) <= _DELTA_SECONDS_LIMIT:
-            return timedelta(seconds=int(text))
+        if text.isascii() and text.isdigit():
+            seconds = int((text.lstrip("0") or "0")[:11])  # enough to be too large
+            if at_least <= seconds <= _DELTA_SECONDS_LIMIT:
+                return timedelta(seconds=seconds)
         self.fault(name, f"whole seconds, from {at_least} to {_DELTA_SECONDS_LIMIT}")
         return timedelta(seconds=default)
 
@@ -186,6 +188,7 @@ class _Reader:
         whole = url.hostname and not (url.query or url.fragment or url.username or url.password)
         if not whole or not (url.scheme == "https" or plain):
             self.fault(name, "an https address without user, query or fragment")
+            return ""
         return value
 
     def exactly_one(self, *names: str) -> str | None:
@@ -258,7 +261,8 @@ def _refresh_token(reader: _Reader) -> VaultSecret | GivenRefreshToken:
     address = urlsplit(reader.address(name, plain_on_loopback=False))
     path = _SECRET_PATH.fullmatch(address.path)
     if path is None:
-        reader.fault(name, "a secret's address without a version: https://<vault>/secrets/<name>")
+        if address.netloc:  # else that is said already
+            reader.fault(name, "a secret's address without a version: https://<vault>/secrets/<name>")
         return VaultSecret("", "")
     return VaultSecret(f"https://{address.netloc}", path[1])
 

@@ -21,7 +21,10 @@ JSON_TYPE = "application/json; charset=utf-8"
 NDJSON_TYPE = "application/x-ndjson; charset=utf-8"
 CSV_TYPE = "text/csv; charset=utf-8"
 
-_NAME = re.compile(r"usagesummary/v1/(\d{4})/(\d{2})/(\d{2})/usagesummary(?:\.(\d{6})Z)?\.json", re.ASCII)
+_NAME = re.compile(
+    r"usagesummary/v1/(\d{4})/(\d\d)/(\d\d)/usagesummary(?:\.([01]\d[0-5]\d[0-5]\d|2[0-3][0-5]\d[0-5]\d)Z)?\.json",
+    re.ASCII,
+)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 COLUMNS = (
@@ -108,7 +111,7 @@ def said_by(content: bytes) -> tuple[str, bytes]:
 
 
 def row_of(name: SnapshotName, content: bytes) -> Row:
-    """The history's row for a snapshot. Raises ValueError for a document that is no snapshot of that day."""
+    """The history's row for a snapshot. Raises ValueError or LookupError for what is none of that day."""
     document = _members(parse(content))
     version, summary = document["schemaVersion"], _members(document["usageSummary"])
     if not isinstance(version, RawJSON) or version.encoded_json != str(SCHEMA_VERSION):

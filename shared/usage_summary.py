@@ -41,6 +41,8 @@ def read_usage_summary(body: bytes) -> UsageSummary:
     body = body.removeprefix(_BOM)
     if len(body) > SIZE_LIMIT:
         raise UpstreamInvalidError("the answer is larger than 1 MiB")
+    if not body.lstrip(b" \t\r\n").startswith(b"{"):  # simplejson would forgive a byte-order mark more
+        raise UpstreamInvalidError("the answer is not a JSON object")
     try:
         document = parse(body)
         dump(document)  # text that is no Unicode (half a surrogate pair) could not be recorded

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import hypothesis
 import pytest
 from azure.storage.blob import BlobClient
 
@@ -16,6 +17,9 @@ from dev.simulator import Simulator
 from shared.blobs import PATIENT, Container, open_container
 from shared.clock import Clock
 from shared.settings import Settings, StorageConnection, read_settings
+
+hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine is no defect
+hypothesis.settings.load_profile("steady")
 
 
 @dataclass

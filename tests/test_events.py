@@ -1,0 +1,57 @@
+"""The log line of an outcome: one JSON object with stable names."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from http import HTTPStatus
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.events import event
+
+
+def test_an_event_is_its_name_and_its_values_in_order() -> None:
+    assert list(json.loads(event("snapshot.done", rows=3, blob="a.json")).items()) == [
+        ("event", "snapshot.done"),
+        ("rows", 3),
+        ("blob", "a.json"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, 0),
+        (False, False),
+        ("", ""),
+        ([], []),
+        (["a", "b"], ["a", "b"]),
+        (HTTPStatus.BAD_GATEWAY, 502),
+        (timedelta(minutes=1), 60),
+        (timedelta(milliseconds=1234.5678), 1.235),
+        (timedelta(seconds=-2), -2),
+        (datetime(2026, 11, 21, 8, 0, 1, 999_999, tzinfo=UTC), "2026-11-21T08:00:01Z"),
+        (datetime(2026, 11, 21, 8, tzinfo=timezone(timedelta(hours=-7))), "2026-11-21T08:00:00-07:00"),
+        (PurePosixPath("a/b"), "a/b"),
+    ],
+)
+def test_a_value_is_written_so_that_a_query_can_read_it(value: object, expected: object) -> None:
+    assert json.loads(event("a", value=value))["value"] == expected
+
+
+def test_what_is_none_is_left_out() -> None:
+    assert json.loads(event("a", b=None, c=1)) == {"event": "a", "c": 1}
+
+
+def test_names_stay_legible_in_any_script() -> None:
+    assert "Ærø · 北光" in event("a", partner="Ærø · 北光")
+
+
+@given(st.text())
+def test_an_event_is_one_line(text: str) -> None:
+    line = event("a", text=text)
+    assert "\n" not in line
+    assert "\r" not in line
+    assert json.loads(line)["text"] == text
