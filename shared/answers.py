@@ -146,8 +146,11 @@ class Answers:
             outcome = flight.result() if done else timeout
             if outcome.error is not None:
                 return self._failed(decision, outcome.source, outcome.error)
-            if is_mine or outcome.source is not Source.STORED:
+            if outcome.source is not Source.STORED:
                 return self._stored(decision, outcome.source if is_mine else Source.COLLAPSED)
+            decision = self._decide(directives)
+            if is_mine or decision is not Decision.FETCH_REQUESTED:
+                return self._at_once(decision, correlation_id) or self._stored(decision)
             # A flight begun for another caller was content with what is not enough for this one.
 
     def _at_once(self, decision: Decision, correlation_id: str) -> Result | None:

@@ -148,7 +148,6 @@ class PartnerCenterClient:
                 allow_redirects=False,
                 stream=True,
                 timeout=(CONNECT_TIMEOUT, None),  # the session's own deadline ends it
-                verify=self._ca_bundle or True,
             ) as response,
         ):
             body, is_whole = bytearray(), True

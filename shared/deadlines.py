@@ -34,7 +34,7 @@ def session_for(duration: timedelta, ca_bundle: str | None) -> Iterator[requests
     timer.daemon = True
     timer.start()
     try:
-        with requests.Session() as session:
+        with _Session() as session:
             session.mount("https://", adapter)
             session.mount("http://", adapter)
             session.verify = ca_bundle or True
@@ -50,6 +50,12 @@ def session_for(duration: timedelta, ca_bundle: str | None) -> Iterator[requests
         adapter.forget()
     if adapter.aborted:  # a body without a length ends early and looks whole
         raise UpstreamTimeoutError("no answer within the time allowed")
+
+
+class _Session(requests.Session):
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401  # as Session has it
+        kwargs.setdefault("verify", self.verify)  # else the environment goes before the session
+        return super().request(*args, **kwargs)
 
 
 class _AbortableAdapter(HTTPAdapter):

@@ -19,7 +19,11 @@ from shared.errors import BlobConflictError, UpstreamReply, UsageSummaryError
 CLAIM_LIFE = timedelta(seconds=65)
 """Longer than any refresh: a living owner is never overtaken, a dead one is after this."""
 
+LONGEST_REST = timedelta(hours=1, minutes=5)
+"""Longer than any back-off: what lasts longer is damaged, and counts for nothing."""
+
 _BLOB = "usagesummary"
+_NO_BODY = b"{}"  # never an empty blob: the SDK reads one in two requests, between which it may change
 _JSON = "application/json; charset=utf-8"
 
 
@@ -39,7 +43,7 @@ class Answer:
     @cached_property
     def etag(self) -> str:
         """A strong entity tag: the same bytes have the same everywhere."""
-        return f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
+        return f'"{_digest(self.body)}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ class Shared:
     @property
     def left(self) -> timedelta:
         """How long to keep away."""
-        return self.until - self.at if self.until is not None else timedelta()
+        left = self.until - self.at if self.until is not None else timedelta()
+        return left if left < LONGEST_REST else timedelta()
 
 
 class Fleet:
@@ -92,7 +97,8 @@ class Fleet:
     def publish(self, answer: Answer, etag: str) -> bool:
         """Replace answer and claim in one write; False when the claim was lost meanwhile."""
         try:
-            self._container.write(_BLOB, answer.body, _JSON, replacing=etag, metadata=_encode(answer))
+            body = answer.body or _NO_BODY
+            self._container.write(_BLOB, body, _JSON, replacing=etag, metadata=_encode(answer))
         except BlobConflictError:
             found = self.read().answer  # the first write may have succeeded and its response been lost
             return found is not None and found.request_id == answer.request_id
@@ -102,7 +108,7 @@ class Fleet:
         metadata = (_encode(shared.answer) if shared.answer else {}) | claim
         try:
             if shared.etag is None:
-                return self._container.write(_BLOB, b"", _JSON, replacing=None, metadata=metadata)
+                return self._container.write(_BLOB, _NO_BODY, _JSON, replacing=None, metadata=metadata)
             return self._container.annotate(_BLOB, metadata, replacing=shared.etag)
         except BlobConflictError:
             found = self._container.read(_BLOB).blob  # as above
@@ -115,6 +121,7 @@ def _encode(answer: Answer) -> dict[str, str]:
         "fetched": _text(answer.fetched_at),
         "requestid": answer.request_id,
         "correlationid": answer.correlation_id,
+        "digest": _digest(answer.body),
     }
     if answer.no_usage_data is not None:
         metadata["nousagedata"] = json.dumps([answer.no_usage_data.status, answer.no_usage_data.code])
@@ -128,8 +135,11 @@ def _decode(blob: Blob, at: datetime) -> Shared:
         if "nousagedata" in metadata:
             status, code = json.loads(metadata["nousagedata"])
             reply = UpstreamReply(int(status), code, metadata["requestid"])
+        body = b"" if reply else blob.content
+        if _digest(body) != metadata["digest"]:
+            raise ValueError("not the body that was written")
         answer = Answer(
-            blob.content,
+            body,
             _instant(metadata["fetched"]),
             metadata["requestid"],
             metadata["correlationid"],
@@ -152,6 +162,10 @@ def _decode_failure(text: str) -> UsageSummaryError:
     kinds = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
     kind: type[UsageSummaryError] = kinds[name]
     return kind(str(message), reply=UpstreamReply(*reply) if reply else None)
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:32]
 
 
 def _text(instant: datetime) -> str:

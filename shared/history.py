@@ -5,10 +5,11 @@ the manifest last. Every write is conditional, so two runs at once converge, and
 nothing that the next one does not finish. A run that finds nothing new writes nothing.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from itertools import groupby
 
 from shared import snapshots
@@ -22,6 +23,7 @@ from shared.usage_summary import Json, parse, read_usage_summary
 
 NDJSON, CSV, LATEST, MANIFEST = "usagesummary.ndjson", "usagesummary.csv", "latest.json", "manifest.json"
 
+_DIGEST = "sha256"  # metadata that whoever else writes a blob does not keep true
 _TRIES = 5
 _DAMAGED = ValueError, LookupError, RecursionError  # what a document that is not ours makes its reader raise
 
@@ -121,7 +123,10 @@ class Record:
         return Updated(written, len(rows), len(snapshots.missing_days(rows)))
 
     def _rows(self, head: Blob) -> list[Row]:
+        """The rows of the history, none where it is not as a run wrote it."""
         try:
+            if head.metadata.get(_DIGEST) != _digest(head.content):
+                raise ValueError("not what was written")
             return snapshots.parse_ndjson(head.content)
         except _DAMAGED:
             _log.warning(event("history.damaged", blob=NDJSON))
@@ -132,7 +137,8 @@ class Record:
         if since is None:
             yield snapshots.PREFIX
             return
-        until = self._clock.now().date()
+        # A snapshot has the date of the storage service, whose clock may be ahead of this one.
+        until = max(since, self._clock.now().date()) + timedelta(days=1)
         months = range(since.year * 12 + since.month - 1, until.year * 12 + until.month)
         yield from (f"{snapshots.PREFIX}{month // 12:04}/{month % 12 + 1:02}/" for month in months)
 
@@ -167,8 +173,12 @@ class Record:
         return True
 
     def _write(self, name: str, content: bytes, content_type: str, there: Blob | ListedBlob | None) -> None:
-        replacing = None if there is None else there.etag
-        self._history.write(name, content, content_type, replacing=replacing)
+        replacing, metadata = None if there is None else there.etag, {_DIGEST: _digest(content)}
+        self._history.write(name, content, content_type, replacing=replacing, metadata=metadata)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _order(name: SnapshotName) -> tuple[date, str]:
