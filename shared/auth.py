@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,23 +135,22 @@ class AppUserCredential:
     def _redeem(self, session: "requests.Session", refresh_token: str, scopes: tuple[str, ...]) -> _Token:
         import msal
 
-        settings = self._settings
-        asked = self._clock.now()
-        http = _EntraHttp(session)
-        with _translated():
+        settings, asked = self._settings, self._clock.now()
+        client_credential = self._client_credential(session)
+        with _translated("Entra"):
             application = msal.ConfidentialClientApplication(
                 settings.client_id,
                 authority=f"{settings.cloud.authority}/{settings.tenant_id}",
-                client_credential=self._client_credential(session),
-                http_client=http,
+                client_credential=client_credential,
+                http_client=_EntraHttp(session),
                 instance_discovery=False,  # the authority is known; one outside dependency less
             )
             result: dict[str, Any] = application.acquire_token_by_refresh_token(refresh_token, list(scopes))
             if "error" in result:
                 raise _refusal(result)
-            life = timedelta(seconds=int(result["expires_in"]))
-            token = _Token(str(result["access_token"]), asked, asked + life)
-        self._refresh_token = str(result.get("refresh_token") or refresh_token)
+            value, life = _text(result["access_token"]), timedelta(seconds=int(result["expires_in"]))
+            token = _Token(value, asked, asked + life)
+            self._refresh_token = _text(result.get("refresh_token", refresh_token))
         return token
 
     def _client_credential(self, session: "requests.Session") -> str | dict[str, Any]:
@@ -158,8 +158,7 @@ class AppUserCredential:
             case ClientSecret(value):
                 return value
             case ClientCertificate(path):
-                if not Path(path).is_file():
-                    raise ConfigurationError("PARTNER_CENTER_CLIENT_CERTIFICATE_PATH names no file")
+                _check_certificate(path)
                 return {"private_key_pfx_path": path, "public_certificate": True}
             case ClientManagedIdentity(client_id):
                 identity = _managed_identity(client_id, session, self._settings.ca_bundle)
@@ -174,34 +173,30 @@ class AppUserCredential:
                 return self._read_vault(session, vault_url, name)
 
     def _read_vault(self, session: "requests.Session", vault_url: str, name: str) -> str:
-        from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+        from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
         from azure.keyvault.secrets import SecretClient
 
-        identity = _managed_identity(self._settings.identity_client_id, session, self._settings.ca_bundle)
-        client = SecretClient(
-            vault_url,
-            identity,
-            transport=_transport(session, self._settings.ca_bundle),
-            # A vault on this machine is a simulator: it cannot bear the domain that it asks a token for.
-            verify_challenge_resource=not is_on_this_machine(vault_url),
-            retry_total=1,
-            retry_backoff_factor=0.2,
-        )
-        try:
-            value = client.get_secret(name).value
-        except ResourceNotFoundError as error:
-            raise ConsentRequiredError(f"the vault has no secret {name}: no consent is stored yet") from error
-        except HttpResponseError as error:
-            if error.status_code in (401, 403):
-                raise ConfigurationError(
-                    f"the vault refuses the app's identity ({error.status_code})"
-                ) from error
-            raise UpstreamUnavailableError(f"the vault or the identity failed ({_kind(error)})") from error
-        except (AzureError, ValueError, KeyError, TypeError) as error:
-            raise UpstreamUnavailableError(f"the vault or the identity failed ({_kind(error)})") from error
-        if not value:
-            raise ConsentRequiredError(f"the vault's secret {name} is empty: no consent is stored yet")
-        return value
+        with _translated("the vault or the identity"):
+            client = SecretClient(
+                vault_url,
+                _managed_identity(self._settings.identity_client_id, session, self._settings.ca_bundle),
+                transport=_transport(session, self._settings.ca_bundle),
+                # A vault on this machine is a simulator: it cannot bear the domain that it asks a token for.
+                verify_challenge_resource=not is_on_this_machine(vault_url),
+                retry_total=0,
+            )
+            try:
+                value = client.get_secret(name).value
+            except ResourceNotFoundError:
+                value = ""
+            except HttpResponseError as error:
+                if error.status_code not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                    raise
+                refused = f"the vault refuses the app ({error.status_code})"
+                raise ConfigurationError(refused) from None
+            if not value:
+                raise ConsentRequiredError(f"the vault has no secret {name}: no consent is stored yet")
+            return _text(value)
 
 
 class _EntraHttp:
@@ -247,7 +242,7 @@ def _managed_identity(
     from azure.identity import ManagedIdentityCredential
 
     return ManagedIdentityCredential(
-        client_id=client_id, transport=_transport(session, ca_bundle), retry_total=1, retry_backoff_factor=0.2
+        client_id=client_id, transport=_transport(session, ca_bundle), retry_total=0
     )
 
 
@@ -263,19 +258,34 @@ def _transport(session: "requests.Session", ca_bundle: str | None) -> Any:  # no
     )
 
 
+def _check_certificate(path: str) -> None:
+    """Raise ConfigurationError for what MSAL could not sign with."""
+    from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_certificates
+
+    try:
+        key, certificate, _ = load_key_and_certificates(Path(path).read_bytes(), None)
+    except (OSError, ValueError):
+        key, certificate = None, None
+    if key is None or certificate is None:
+        raise ConfigurationError(
+            "PARTNER_CENTER_CLIENT_CERTIFICATE_PATH names no PFX file without a password"
+        )
+
+
 @contextmanager
-def _translated() -> Iterator[None]:
-    """What MSAL and the managed identity raise, as this app's errors."""
-    from azure.core.exceptions import AzureError
+def _translated(who: str) -> Iterator[None]:
+    """What MSAL and the SDK raise over answers that make no sense: anything.
+
+    It is not chained: such an exception may hold the answer, and the answer a token.
+    """
+    import requests
 
     try:
         yield
-    except AzureError as error:
-        raise UpstreamUnavailableError(f"the managed identity failed ({_kind(error)})") from error
-    except ValueError as error:
-        raise ConfigurationError("MSAL refuses the authority or the client's certificate") from error
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise UpstreamUnavailableError(f"Entra's answer makes no sense ({_kind(error)})") from error
+    except (UsageSummaryError, requests.RequestException):
+        raise
+    except Exception as error:  # noqa: BLE001  # see above
+        raise UpstreamUnavailableError(f"{who} failed or makes no sense ({_kind(error)})") from None
 
 
 def _refusal(result: Mapping[str, Any]) -> UsageSummaryError:
@@ -290,6 +300,13 @@ def _refusal(result: Mapping[str, Any]) -> UsageSummaryError:
     if error in _PASSING_ERRORS:
         return UpstreamUnavailableError(message)
     return ConfigurationError(message)
+
+
+def _text(value: object) -> str:
+    """A token, checked to be one. Raises ValueError."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("no text")
+    return value
 
 
 def _word(value: object) -> str:

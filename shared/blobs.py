@@ -73,7 +73,7 @@ class Container:
                 blob = None
             else:
                 metadata = dict(properties.metadata or {})
-                blob = Blob(content, str(properties.etag), metadata, _md5(properties))
+                blob = Blob(content, _etag(properties.etag), metadata, _md5(properties))
             return Reading(blob, parsedate_to_datetime(dates[-1]))
 
     def write(
@@ -106,7 +106,7 @@ class Container:
             written = blob.upload_blob(
                 content, content_settings=settings, metadata=dict(metadata or {}), **condition
             )
-            return str(written["etag"])
+            return _etag(str(written["etag"] or ""))
 
         return self._in_container(put)
 
@@ -122,7 +122,7 @@ class Container:
             changed = blob.set_blob_metadata(
                 dict(metadata), etag=replacing, match_condition=MatchConditions.IfNotModified
             )
-            return str(changed["etag"])
+            return _etag(str(changed["etag"] or ""))
 
     def list(self, prefix: str = "") -> list[ListedBlob]:
         """The blobs whose names begin so, by name."""
@@ -133,7 +133,7 @@ class Container:
                 found = list(self._client.list_blobs(name_starts_with=prefix))
             except ResourceNotFoundError:
                 return []
-            return [ListedBlob(str(each.name), str(each.etag), _md5(each)) for each in found]
+            return [ListedBlob(str(each.name), _etag(each.etag), _md5(each)) for each in found]
 
     def _in_container(self, put: Any) -> str:  # noqa: ANN401
         from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
@@ -168,7 +168,7 @@ def open_container(
         if connection.connection_string is not None:
             client = ContainerClient.from_connection_string(connection.connection_string, name, **options)
         else:
-            uri, credential = connection.blob_service_uri or "", _identity(connection, patience, settings)
+            uri, credential = connection.blob_service_uri or "", _identity(connection, settings)
             client = ContainerClient(uri, name, credential=credential, **options)
     return Container(client)
 
@@ -178,14 +178,14 @@ def md5(content: bytes) -> bytes:
     return hashlib.md5(content, usedforsecurity=False).digest()
 
 
-def _identity(
-    connection: StorageConnection, patience: Mapping[str, int], settings: Settings
-) -> "ManagedIdentityCredential":
+def _identity(connection: StorageConnection, settings: Settings) -> "ManagedIdentityCredential":
     from azure.identity import ManagedIdentityCredential
 
     return ManagedIdentityCredential(
         client_id=connection.client_id or settings.identity_client_id,
-        retry_total=patience["retries"],
+        retry_total=0,  # its retries would wait for as long as a Retry-After says
+        connection_timeout=QUICK["connection_timeout"],
+        read_timeout=PATIENT["connection_timeout"],
         connection_verify=settings.ca_bundle or True,
     )
 
@@ -209,6 +209,13 @@ def _translated() -> Iterator[None]:
 
 def _date(response: Any) -> str:  # noqa: ANN401  # the SDK's pipeline response
     return str(response.http_response.headers["Date"])
+
+
+def _etag(etag: str | None) -> str:
+    """An ETag in its quotes, which a listing leaves out. Raises ValueError when there is none."""
+    if not etag:
+        raise ValueError("no ETag")
+    return f'"{etag.strip(chr(34))}"'
 
 
 def _md5(properties: Any) -> bytes | None:  # noqa: ANN401  # BlobProperties, which has no types

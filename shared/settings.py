@@ -215,7 +215,7 @@ def _is_loopback(host: str | None) -> bool:
 def _cloud(reader: _Reader) -> Cloud:
     name = reader.text("PARTNER_CENTER_CLOUD").lower() or "global"
     overrides = {
-        key: reader.address(setting)
+        key: reader.address(setting, plain_on_loopback=key == "base_url")  # MSAL takes no other authority
         for key, setting in (
             ("base_url", "PARTNER_CENTER_BASE_URL"),
             ("authority", "PARTNER_CENTER_AUTHORITY"),

@@ -181,9 +181,14 @@ def test_both_overrides_admit_any_cloud_and_leave_it_its_resource(name: str) -> 
 
 
 @pytest.mark.parametrize("host", ["https://a.example:8443", "http://127.0.0.1:7071", "http://[::1]:7071"])
-def test_an_override_is_an_https_address_or_one_on_this_machine(host: str) -> None:
-    cloud = read(**{BASE_URL: host, AUTHORITY: host}).cloud
-    assert (cloud.base_url, cloud.authority) == (host, host)
+def test_the_api_is_at_an_https_address_or_on_this_machine(host: str) -> None:
+    assert read(**{BASE_URL: host}).cloud.base_url == host
+
+
+def test_the_authority_is_at_an_https_address_everywhere() -> None:
+    assert read(**{AUTHORITY: "https://127.0.0.1:8443"}).cloud.authority == "https://127.0.0.1:8443"
+    with pytest.raises(ConfigurationError, match=AUTHORITY):
+        read(**{AUTHORITY: "http://127.0.0.1:8443"})
 
 
 NO_ADDRESSES = [

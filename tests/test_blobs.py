@@ -1,0 +1,310 @@
+import base64
+import gc
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import md5
+from pathlib import Path
+
+import pytest
+import trustme
+from azure.storage.blob import BlobBlock, ContainerClient
+
+from dev.azurite import ACCOUNT, ACCOUNT_KEY
+from dev.simulator import Fault, Service, Simulator
+from shared.blobs import QUICK, Container, Reading, open_container
+from shared.errors import BlobConflictError, StorageError
+from shared.settings import Settings, StorageConnection
+from tests.test_deadlines import Talk, one_server, peer, saying
+
+NAME = "usagesummary/v1/2026/11/21/usagesummary.json"
+JSON = "application/json"
+served, simulator = one_server()
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+ELSEWHERE = '"0x8DC000000000000"'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _dropped_sockets() -> Iterator[None]:
+    """Nobody closes a container, nor the SDK the sockets of broken answers: that is the collector's work."""
+    yield
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
+
+
+@pytest.fixture
+def beside(container: Container) -> ContainerClient:
+    """The same container, there already, by the SDK alone."""
+    client = container._client  # noqa: SLF001  # only it knows the name
+    client.create_container()
+    return client
+
+
+def is_now(instant: datetime) -> bool:
+    return instant.tzinfo is not None and abs(datetime.now(UTC) - instant) < timedelta(seconds=5)
+
+
+def test_what_is_not_there_reads_as_nothing_at_the_clock_of_the_service(container: Container) -> None:
+    without_container = container.read(NAME)
+    assert without_container.blob is None
+    assert is_now(without_container.at)
+    assert container.list() == []
+    container.write("another", b"{}", JSON, replacing=None)
+    without_blob = container.read(NAME)
+    assert without_blob.blob is None
+    assert is_now(without_blob.at)
+
+
+def test_the_first_write_creates_the_container_and_keeps_everything(container: Container) -> None:
+    content, metadata = '{"name": "北光"}'.encode(), {"requestid": "7", "state": "held"}
+    etag = container.write(NAME, content, JSON, replacing=None, metadata=metadata)
+    reading = container.read(NAME)
+    assert is_now(reading.at)
+    assert reading.blob is not None
+    assert (reading.blob.content, reading.blob.etag) == (content, etag)
+    assert reading.blob.metadata == metadata
+    assert reading.blob.md5 == md5(content, usedforsecurity=False).digest()
+    properties = container._client.get_blob_client(NAME).get_blob_properties()  # noqa: SLF001
+    assert properties.content_settings.content_type == JSON
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * 1024 * 1024])
+def test_a_blob_of_any_size_comes_back_whole(container: Container, size: int) -> None:
+    content = b"x" * size
+    etag = container.write(NAME, content, JSON, replacing=None)
+    reading = container.read(NAME)
+    assert reading.blob is not None
+    assert (len(reading.blob.content), reading.blob.etag) == (size, etag)
+    assert is_now(reading.at)
+    assert container.list()[0].md5 == md5(content, usedforsecurity=False).digest()
+
+
+def test_a_name_is_written_once(container: Container) -> None:
+    first = container.write(NAME, b"first", JSON, replacing=None)
+    with pytest.raises(BlobConflictError):
+        container.write(NAME, b"second", JSON, replacing=None)
+    blob = container.read(NAME).blob
+    assert blob is not None
+    assert (blob.content, blob.etag) == (b"first", first)
+
+
+def test_a_blob_is_replaced_by_who_knows_it_and_by_nobody_else(container: Container) -> None:
+    first = container.write(NAME, b"first", JSON, replacing=None, metadata={"a": "1"})
+    second = container.write(NAME, b"second", JSON, replacing=first)
+    assert first != second
+    for stale in (first, ELSEWHERE):
+        with pytest.raises(BlobConflictError):
+            container.write(NAME, b"third", JSON, replacing=stale)
+    blob = container.read(NAME).blob
+    assert blob is not None
+    assert (blob.content, blob.etag, blob.metadata) == (b"second", second, {})
+
+
+def test_a_blob_that_is_gone_is_not_replaced(container: Container, beside: ContainerClient) -> None:
+    etag = container.write(NAME, b"first", JSON, replacing=None)
+    beside.delete_blob(NAME)
+    with pytest.raises(StorageError):
+        container.write(NAME, b"second", JSON, replacing=etag)
+    assert container.read(NAME).blob is None
+
+
+def test_metadata_is_replaced_by_who_knows_the_blob_and_the_content_stays(container: Container) -> None:
+    first = container.write(NAME, b"content", JSON, replacing=None, metadata={"a": "1", "b": "2"})
+    second = container.annotate(NAME, {"c": "3"}, replacing=first)
+    with pytest.raises(BlobConflictError):
+        container.annotate(NAME, {"d": "4"}, replacing=first)
+    blob = container.read(NAME).blob
+    assert blob is not None
+    assert (blob.content, blob.etag, blob.metadata) == (b"content", second, {"c": "3"})
+    assert blob.md5 == md5(b"content", usedforsecurity=False).digest()
+
+
+def test_annotating_what_is_not_there_is_an_error(container: Container) -> None:
+    with pytest.raises(StorageError):
+        container.annotate(NAME, {"a": "1"}, replacing=ELSEWHERE)
+
+
+def test_a_listing_is_by_name_below_a_prefix_and_its_etags_are_good_for_writing(container: Container) -> None:
+    names = ["usage/b", "usage/a/2", "usage/a/10", "elsewhere", "usage-not"]
+    etags = {name: container.write(name, name.encode(), JSON, replacing=None) for name in names}
+    assert [each.name for each in container.list()] == sorted(names)
+    listed = container.list("usage/")
+    assert [each.name for each in listed] == ["usage/a/10", "usage/a/2", "usage/b"]
+    for each in listed:
+        blob = container.read(each.name).blob
+        assert blob is not None
+        assert each.etag == blob.etag == etags[each.name]
+        assert each.etag.startswith('"')
+        assert each.md5 == blob.md5
+        container.write(each.name, b"new", JSON, replacing=each.etag)
+        with pytest.raises(BlobConflictError):
+            container.annotate(each.name, {}, replacing=each.etag)
+    assert container.list("nothing") == []
+
+
+def test_a_blob_of_somebody_else_may_lack_its_md5(container: Container, beside: ContainerClient) -> None:
+    client = beside.get_blob_client(NAME)
+    block = base64.b64encode(b"1").decode()
+    client.stage_block(block, b"content")
+    client.commit_block_list([BlobBlock(block)])
+    blob = container.read(NAME).blob
+    assert blob is not None
+    assert (blob.content, blob.md5, container.list()[0].md5) == (b"content", None, None)
+
+
+def test_an_instance_whose_container_was_created_meanwhile_writes_too(
+    container: Container, beside: ContainerClient
+) -> None:
+    beside.delete_container()
+    assert container.read(NAME).blob is None
+    beside.create_container()
+    container.write(NAME, b"{}", JSON, replacing=None)
+    assert [each.name for each in container.list()] == [NAME]
+
+
+def opened(connection: StorageConnection, settings: Settings) -> Container:
+    return open_container("usage", connection, QUICK, settings)
+
+
+def at(address: str) -> StorageConnection:
+    account = f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY}"
+    return StorageConnection(
+        f"DefaultEndpointsProtocol=http;{account};BlobEndpoint=http://{address}/{ACCOUNT};"
+    )
+
+
+def outcomes(container: Container) -> dict[str, object]:
+    """What comes of each call."""
+    calls: dict[str, Callable[[], object]] = {
+        "read": lambda: container.read(NAME),
+        "write": lambda: container.write(NAME, b"{}", JSON, replacing=None),
+        "annotate": lambda: container.annotate(NAME, {"a": "1"}, replacing=ELSEWHERE),
+        "list": container.list,
+    }
+    found: dict[str, object] = {}
+    said = []
+    for name, call in calls.items():
+        try:
+            found[name] = call()
+        except Exception as error:  # noqa: BLE001  # which it is, is the question
+            found[name] = type(error)
+            said.append(str(error))
+    assert "html" not in "".join(said)
+    return found
+
+
+def http(head: bytes, body: bytes = b"") -> Talk:
+    """Answers each request so, with the date of the day before."""
+    length = len(body)
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n" % (head, length))
+        connection.sendall(b"Date: Fri, 20 Nov 2026 08:00:00 GMT\r\n\r\n" + body)
+
+    return talk
+
+
+NONSENSE = {
+    "speaks another protocol": saying(b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "hangs up": lambda connection: connection.close(),
+    "answers 200 with a page": http(b"200 OK\r\nContent-Type: text/html", b"<html>Sign in</html>"),
+    "answers 200 with nothing": http(b"200 OK"),
+    "answers 206 with a senseless range": http(b"206 Partial\r\nContent-Range: all", b"x"),
+    "answers 201 without an etag": http(b"201 Created"),
+    "answers 302": http(b"302 Found\r\nLocation: http://elsewhere.invalid/"),
+    "answers 400 with a page": http(b"400 Bad Request", b"<html>"),
+    "answers 500 with a page": http(b"500 Error", b"<html>"),
+    "asks to come back in an hour": http(b"503 Busy\r\nRetry-After: 3600"),
+    "breaks off": lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n<"),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_storage_fails_soon_when_the_service(settings: Settings, name: str) -> None:
+    began = time.monotonic()
+    with peer(NONSENSE[name]) as address:
+        assert outcomes(opened(at(address), settings)) == dict.fromkeys(
+            ("read", "write", "annotate", "list"), StorageError
+        )
+    assert time.monotonic() - began < 4
+
+
+def test_storage_fails_soon_when_nobody_listens(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    began = time.monotonic()
+    assert set(outcomes(opened(at(address), settings)).values()) == {StorageError}
+    assert time.monotonic() - began < 4
+
+
+def test_storage_is_asked_again_once(settings: Settings) -> None:
+    answers = [http(b"503 Busy"), http(b"404 Not Found\r\nx-ms-error-code: BlobNotFound")]
+
+    def in_turn(connection: socket.socket) -> None:
+        answers.pop(0)(connection)
+
+    with peer(in_turn) as address:
+        reading = opened(at(address), settings).read(NAME)
+    assert reading == Reading(None, datetime(2026, 11, 20, 8, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense",
+        "AccountName=x",
+        f"AccountName={ACCOUNT};AccountKey=no base64;BlobEndpoint=http://127.0.0.1:1/",
+    ],
+)
+def test_a_connection_that_is_none_is_an_error_of_storage(settings: Settings, text: str) -> None:
+    with pytest.raises(StorageError):
+        opened(StorageConnection(text), settings).read(NAME)
+
+
+def by_identity(simulator: Simulator) -> StorageConnection:
+    client_id = simulator.world.managed_identity_client_id
+    return StorageConnection(blob_service_uri=simulator.url, client_id=client_id)
+
+
+def test_storage_by_identity_is_asked_with_its_token(simulator: Simulator, settings: Settings) -> None:
+    world = simulator.world
+    reading = opened(by_identity(simulator), settings).read(NAME)
+    assert reading.blob is None  # the simulated world has no blobs
+    asked, read = world.exchanges
+    assert asked.query["resource"] == "https://storage.azure.com"
+    assert asked.query["client_id"] == world.managed_identity_client_id
+    assert read.path == f"/usage/{NAME}"
+    token = read.headers["authorization"].removeprefix("Bearer ")
+    assert world.claims(token)["aud"] == "https://storage.azure.com/"
+
+
+def test_without_a_client_id_of_its_own_storage_takes_the_identity_of_the_app(
+    simulator: Simulator, settings: Settings
+) -> None:
+    world = simulator.world
+    settings = replace(settings, identity_client_id=world.managed_identity_client_id)
+    opened(replace(by_identity(simulator), client_id=None), settings).read(NAME)
+    assert world.exchanges[0].query["client_id"] == world.managed_identity_client_id
+
+
+def test_storage_follows_the_ca_bundle(simulator: Simulator, settings: Settings, tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "foreign.pem"))
+    settings = replace(settings, ca_bundle=str(tmp_path / "foreign.pem"))
+    with pytest.raises(StorageError):
+        opened(by_identity(simulator), settings).read(NAME)
+    assert simulator.world.exchanges == []
+
+
+@pytest.mark.parametrize("headers", [{}, {"retry-after": "3"}])
+def test_storage_fails_soon_when_the_identity_is_down(
+    simulator: Simulator, settings: Settings, headers: dict[str, str]
+) -> None:
+    simulator.world.faults[Service.IDENTITY] = Fault(Service.IDENTITY, 503, headers=headers)
+    began = time.monotonic()
+    with pytest.raises(StorageError):
+        opened(by_identity(simulator), settings).read(NAME)
+    assert time.monotonic() - began < 2.5

@@ -1,0 +1,349 @@
+import gzip
+import socket
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from itertools import pairwise
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import trustme
+
+from dev.simulator import SCENARIOS, Delivery, Exchange, Fault, Service, Simulator, World
+from dev.simulator.world import BOM, DOCUMENT, SECRET_NAME
+from shared.auth import AppUserCredential
+from shared.client import BUDGET, Fetched, PartnerCenterClient
+from shared.errors import (
+    ConsentRequiredError,
+    UpstreamInvalidError,
+    UpstreamRefusedError,
+    UpstreamReply,
+    UpstreamTimeoutError,
+    UpstreamUnavailableError,
+    UsageSummaryError,
+)
+from shared.settings import GivenRefreshToken, Settings
+from tests.conftest import ManualClock, events
+from tests.test_deadlines import one_server, peer
+
+ID = "6f1f1a0e-4a55-4d0c-9e61-0a6a3c3b9d01"
+PC = Service.PARTNER_CENTER
+served, simulator = one_server()
+ENTRA_TWICE = [("entra", 200), ("entra", 200)]  # discovery, token
+DOWN, REFUSED = Fault(PC, 503), Fault(PC, 401)
+RESET, NEVER, HALF = (Fault(PC, delivery=each) for each in (Delivery.RESET, Delivery.NEVER, Delivery.HALF))
+
+GOOD = {"healthy": 1, "bom": 1, "no-bom": 1, "slow": 1, "flaky": 2, "unauthorized-once": 2}  # calls
+NO_DATA = {"no-usage-data": 404, "no-usage-data-400": 400}
+BAD: dict[str, tuple[type[UsageSummaryError], int | None, str | None, int]] = {
+    # scenario: error, status, code, calls
+    "throttled": (UpstreamUnavailableError, 429, None, 1),
+    "down": (UpstreamUnavailableError, 503, None, 4),
+    "connection-reset": (UpstreamUnavailableError, None, None, 4),
+    "hanging": (UpstreamTimeoutError, None, None, 4),
+    "dripping": (UpstreamTimeoutError, None, None, 4),
+    **dict.fromkeys(
+        ("html", "half-document", "wrong-object", "no-total", "huge"), (UpstreamInvalidError, 200, None, 4)
+    ),
+    "redirect": (UpstreamRefusedError, 302, None, 1),
+    "forbidden": (UpstreamRefusedError, 403, "900308", 1),
+    "app-only": (UpstreamRefusedError, 403, "900329", 1),
+    "not-found": (UpstreamRefusedError, 404, "1000", 1),
+    "bad-request": (UpstreamRefusedError, 400, "2000", 1),
+    "unauthorized": (UpstreamRefusedError, 401, None, 2),
+    "mfa-missing": (ConsentRequiredError, 401, "900421", 1),
+}
+
+
+@pytest.fixture
+def world(simulator: Simulator) -> World:
+    return simulator.world
+
+
+@pytest.fixture
+def direct(settings: Settings, world: World) -> Settings:
+    """Settings with the refresh token itself: of sign-in, only Entra is left on the wire."""
+    return replace(settings, refresh_token=GivenRefreshToken(world.secrets[SECRET_NAME][-1].value))
+
+
+@pytest.fixture
+def client(direct: Settings, manual_clock: ManualClock) -> PartnerCenterClient:
+    return client_of(direct, manual_clock)
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.client.ATTEMPT_TIME", timedelta(seconds=0.15))
+
+
+OF_PARTNER_CENTER = {name for name, each in SCENARIOS.items() if each.fault and each.fault.service is PC}
+
+
+def client_of(settings: Settings, clock: ManualClock, sign_in: Settings | None = None) -> PartnerCenterClient:
+    credential = AppUserCredential(sign_in or settings, clock.clock())
+    return PartnerCenterClient(settings, credential, clock.clock())
+
+
+def calls(world: World) -> list[Exchange]:
+    return [exchange for exchange in world.exchanges if exchange.service is PC]
+
+
+def crossed(world: World) -> list[tuple[str, int | None]]:
+    return [(exchange.service.value, exchange.status) for exchange in world.exchanges]
+
+
+def ids(world: World) -> list[str]:
+    return [call.headers["ms-requestid"] for call in calls(world)]
+
+
+def in_turn(world: World, *faults: Fault | None) -> None:
+    """Each call of Partner Center meets the next of these; None is a good answer, as is every later one."""
+    queue = list(faults)
+
+    def prepare() -> None:
+        fault = queue.pop(0) if queue else None
+        world.faults = {PC: replace(fault)} if fault else {}
+
+    world.observer = lambda exchange: prepare() if exchange.service is PC else None
+    prepare()
+
+
+def failing(client: PartnerCenterClient) -> UsageSummaryError:
+    with pytest.raises(UsageSummaryError) as raised:
+        client.get_usage_summary(ID)
+    return raised.value
+
+
+def test_the_first_call_signs_in_and_later_ones_do_not(
+    client: PartnerCenterClient, world: World, manual_clock: ManualClock
+) -> None:
+    first, second = client.get_usage_summary(ID), client.get_usage_summary(ID)
+    assert crossed(world) == [*ENTRA_TWICE, ("partner-center", 200), ("partner-center", 200)]
+    assert first == Fetched(DOCUMENT, None, ids(world)[0], ID, manual_clock.instant.timestamp())
+    assert first.request_id != second.request_id == ids(world)[1]
+
+
+def test_the_request_carries_what_partner_center_asks_for(client: PartnerCenterClient, world: World) -> None:
+    client.get_usage_summary(ID)
+    call = calls(world)[0]
+    assert (call.method, call.path, call.query) == ("GET", "/v1/usagesummary", {})
+    token = call.headers["authorization"].removeprefix("Bearer ")
+    assert world.claims(token)["aud"] == "https://api.partnercenter.microsoft.com"
+    assert call.headers["accept"] == "application/json"
+    assert (call.headers["ms-contract-version"], call.headers["ms-correlationid"]) == ("v1", ID)
+    assert call.headers["ms-partnercenter-application"] == "partner-center-usage-summary"
+    assert str(UUID(call.headers["ms-requestid"])) == call.headers["ms-requestid"] != ID
+    assert "cookie" not in call.headers
+    assert world.complaints == []
+
+
+@pytest.mark.parametrize("faults", [[NEVER, RESET], [RESET, DOWN, RESET], [NEVER, REFUSED], [HALF]])
+@pytest.mark.usefixtures("_impatient")
+def test_a_request_id_is_used_again_where_no_answer_came_and_only_there(
+    client: PartnerCenterClient, world: World, faults: list[Fault]
+) -> None:
+    in_turn(world, *faults)
+    assert client.get_usage_summary(ID).request_id == ids(world)[-1]
+    is_same = [one == another for one, another in pairwise(ids(world))]
+    assert is_same == [fault in (NEVER, RESET) for fault in faults]
+    assert {call.headers["ms-correlationid"] for call in calls(world)} == {ID}
+
+
+@pytest.mark.parametrize("scenario", GOOD)
+def test_a_scenario_that_ends_well_gives_the_document_without_its_mark(
+    client: PartnerCenterClient, world: World, scenario: str
+) -> None:
+    world.delay = 0.05
+    world.choose(scenario)
+    fetched = client.get_usage_summary(ID)
+    assert (fetched.body, fetched.request_id) == (DOCUMENT, ids(world)[GOOD[scenario] - 1])
+
+
+@pytest.mark.parametrize("scenario", NO_DATA)
+def test_no_usage_data_is_an_answer(client: PartnerCenterClient, world: World, scenario: str) -> None:
+    world.choose(scenario)
+    fetched = client.get_usage_summary(ID)
+    assert (fetched.body, len(calls(world))) == (b"", 1)
+    assert fetched.no_usage_data == UpstreamReply(NO_DATA[scenario], "3000", ids(world)[0])
+
+
+@pytest.mark.parametrize("body", [b'{"code":"3000"}', BOM + b'{"code":3000,"description":"Other"}'])
+def test_no_usage_data_goes_by_the_code_of_400_and_404_alone(
+    client: PartnerCenterClient, world: World, body: bytes
+) -> None:
+    in_turn(world, *(Fault(PC, status, lambda _: body) for status in (404, 400, 403)))
+    assert None not in [client.get_usage_summary(ID).no_usage_data for _ in range(2)]
+    assert isinstance(failing(client), UpstreamRefusedError)
+
+
+@pytest.mark.parametrize("scenario", BAD.keys() | OF_PARTNER_CENTER - GOOD.keys() - NO_DATA.keys())
+@pytest.mark.usefixtures("_impatient")
+def test_a_scenario_that_ends_badly_is_the_error_of_the_table(
+    client: PartnerCenterClient, world: World, scenario: str
+) -> None:
+    world.choose(scenario)
+    error = failing(client)
+    kind, status, code, number = BAD[scenario]
+    assert type(error) is kind
+    assert len(calls(world)) == number
+    assert error.reply == (status and UpstreamReply(status, code, ids(world)[-1]))
+
+
+@pytest.mark.parametrize("body", [b"[3]", b'{"code":null}', b'{"code":{"a":1}}', b"[" * 60_000, b"\xff", b""])
+def test_an_error_body_without_a_code_has_none(
+    client: PartnerCenterClient, world: World, body: bytes
+) -> None:
+    in_turn(world, Fault(PC, 404, lambda _: body))
+    assert failing(client).reply == UpstreamReply(404, None, ids(world)[0])
+
+
+def test_a_refused_token_is_renewed_once_and_the_call_repeated_once(
+    client: PartnerCenterClient, world: World, manual_clock: ManualClock
+) -> None:
+    client.get_usage_summary(ID)
+    world.exchanges.clear()
+    world.withdraw_access_tokens()
+    client.get_usage_summary(ID)
+    assert crossed(world) == [("partner-center", 401), *ENTRA_TWICE, ("partner-center", 200)]
+    assert len({call.headers["authorization"] for call in calls(world)}) == 2
+    assert sum(manual_clock.slept) == 0
+
+
+@pytest.mark.parametrize(("scenario", "status"), [("mfa-missing", 401), ("app-only", 403)])
+def test_a_better_consent_is_used_without_a_restart(
+    settings: Settings, world: World, manual_clock: ManualClock, scenario: str, status: int
+) -> None:
+    client = client_of(settings, manual_clock)
+    world.choose(scenario)
+    failing(client)
+    if status == 403:  # which token is no good shows in the next minute: redemptions are not for each call
+        failing(client)
+        manual_clock.advance(seconds=61)
+        failing(client)
+        world.app_only = False
+    assert crossed(world).count(("entra", 200)) == 2
+    world.consent()
+    assert client.get_usage_summary(ID).body == DOCUMENT
+
+
+def test_a_redirect_is_followed_nowhere(
+    client: PartnerCenterClient, world: World, simulator: Simulator
+) -> None:
+    for status in (301, 302, 303, 307, 308):
+        world.faults[PC] = Fault(PC, status, headers={"location": f"{simulator.url}/v1/customers"})
+        assert isinstance(failing(client), UpstreamRefusedError)
+    assert [call.path for call in calls(world)] == ["/v1/usagesummary"] * 5
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [("20", 20), ("86400", 3600), ("9" * 30, 3600), (timedelta(seconds=20), 20), (timedelta(9999), 3600)],
+)
+def test_a_long_retry_after_is_carried_and_not_waited_for(
+    client: PartnerCenterClient, world: World, manual_clock: ManualClock, asked: str | timedelta, seconds: int
+) -> None:
+    for status in (429, 503):
+        text = asked if isinstance(asked, str) else format_datetime(datetime.now(UTC) + asked, usegmt=True)
+        in_turn(world, Fault(PC, status, headers={"retry-after": text}))
+        retry_after = failing(client).retry_after or timedelta()
+        assert abs(retry_after.total_seconds() - seconds) <= 2  # the server's Date is a little old
+    assert manual_clock.slept == []
+
+
+def test_a_short_retry_after_is_waited_for(
+    client: PartnerCenterClient, world: World, manual_clock: ManualClock
+) -> None:
+    in_turn(world, Fault(PC, 429, headers={"retry-after": "4"}))
+    assert client.get_usage_summary(ID).body == DOCUMENT
+    assert manual_clock.slept == [4]
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "1.5", "", "Sat, 99 Nov 2026 08:00:00 GMT", "Sat"])
+def test_a_retry_after_that_makes_no_sense_is_none(
+    client: PartnerCenterClient, world: World, text: str
+) -> None:
+    world.faults[PC] = Fault(PC, 503, headers={"retry-after": text})
+    assert failing(client).retry_after is None
+    assert len(calls(world)) == 4
+
+
+def test_waits_double_with_jitter_and_each_failure_is_a_line(
+    client: PartnerCenterClient, world: World, manual_clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.choose("down")
+    failing(client)
+    pairs = zip(manual_clock.slept, (0.5, 1, 2), strict=True)
+    assert all(longest / 2 <= wait <= longest for wait, longest in pairs)
+    lines = events(caplog, "upstream.attempt_failed")
+    assert [(line["attempt"], line["requestId"]) for line in lines] == list(enumerate(ids(world), 1))
+    assert all(line["correlationId"] == ID and line["msCv"] and line["msServerId"] for line in lines)
+
+
+@pytest.mark.parametrize("case", [("down", 20, 3), ("down", 26, 2), ("down", 52, 1), ("entra-down", 26, 2)])
+def test_no_attempt_begins_that_cannot_end_within_the_budget(
+    client: PartnerCenterClient, world: World, manual_clock: ManualClock, case: tuple[str, int, int]
+) -> None:
+    scenario, seconds, number = case
+    failed: list[datetime] = []
+
+    def take_long(exchange: Exchange) -> None:
+        if exchange.status == 503:
+            failed.append(manual_clock.instant)
+            manual_clock.advance(seconds=seconds)
+
+    world.choose(scenario)
+    began, world.observer = manual_clock.instant, take_long
+    assert isinstance(failing(client), UpstreamUnavailableError)
+    assert (len(failed), failed[-1] < began + BUDGET) == (number, True)
+
+
+@pytest.mark.parametrize("header", [b"Content-Length: 2097152", b"Transfer-Encoding: chunked", b"X: none"])
+def test_an_answer_of_2_mib_is_refused_before_all_of_it_came(
+    direct: Settings, manual_clock: ManualClock, header: bytes
+) -> None:
+    left = threading.Event()
+    part = b"%x\r\n%s\r\n" % (65536, b" " * 65536) if b"chunked" in header else b" " * 65536
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n" % header + part * 20)
+        try:
+            connection.recv(65536)
+        finally:
+            left.set()  # with 12 parts unsent
+
+    with peer(talk) as address:
+        there = replace(direct, cloud=replace(direct.cloud, base_url=f"http://{address}"))
+        error = failing(client_of(there, manual_clock, sign_in=direct))
+        assert left.wait(5)
+    assert (type(error), error.message) == (UpstreamInvalidError, "the answer is larger than 1 MiB")
+
+
+def test_a_packed_answer_is_unpacked_as_far_as_it_may_go(client: PartnerCenterClient, world: World) -> None:
+    documents = [gzip.compress(BOM + DOCUMENT), gzip.compress(b" " * 10 * 1024 * 1024), b"nonsense"]
+    world.faults[PC] = Fault(PC, 200, lambda _: documents[0], {"content-encoding": "gzip"})
+    assert client.get_usage_summary(ID).body == DOCUMENT
+    for message in ("the answer is larger than 1 MiB", "the answer broke off"):
+        documents.pop(0)
+        assert failing(client).message == message
+
+
+def test_a_netrc_does_not_replace_the_authorization(
+    client: PartnerCenterClient, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert client.get_usage_summary(ID).body == DOCUMENT
+    authorizations = [each.headers.get("authorization", "none").split(" ")[0] for each in world.exchanges]
+    assert authorizations == ["none", "none", "Bearer"]
+
+
+def test_a_certificate_of_a_foreign_ca_is_unavailable(
+    direct: Settings, world: World, manual_clock: ManualClock, tmp_path: Path
+) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "foreign.pem"))
+    distrustful = replace(direct, ca_bundle=str(tmp_path / "foreign.pem"))
+    error = failing(client_of(distrustful, manual_clock, sign_in=direct))
+    assert (type(error), calls(world)) == (UpstreamUnavailableError, [])
