@@ -8,7 +8,7 @@ fleet          the answer as all instances share it: one blob, and the claim on 
 client         Partner Center over HTTP
 auth           the App+User credential
 blobs          Blob Storage: conditional reads and writes
-deadlines      HTTP exchanges that end at one instant
+deadlines      HTTP exchanges that end at one instant, and when to come again
 snapshots      pure: blob names, snapshot documents, history rows, manifest, gaps
 usage_summary  pure: what a usage summary is
 freshness      pure: fresh, stale or expired

@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shared.answers import Answers, Result
@@ -60,6 +61,19 @@ class App:
             return Result(Decision.FETCH_MISSING, error=self._problem)
         return await self._answers.get(directives, correlation_id)
 
+    @cached_property
+    def _record(self) -> "Record":
+        from shared.history import Record
+
+        settings = self._settings
+        if settings is None:
+            raise self._problem
+        return Record(
+            open_container(settings.snapshot_container, settings.record_storage, PATIENT, settings),
+            open_container(settings.history_container, settings.record_storage, PATIENT, settings),
+            self._clock,
+        )
+
     def take_snapshot(self) -> None:
         """Record today's usage summary and bring the history up to date; one log line says what came of it.
 
@@ -86,8 +100,7 @@ class App:
             raise result.error or RecordError("the answer is of an earlier day, and may not be refreshed yet")
         outcome: dict[str, object] = {"outcome": "no-usage-data", "requestId": answer.request_id}
         if answer.no_usage_data is None:
-            record = _open_record(self._settings, self._clock)
-            taken, updated = record.take(answer), record.bring_up_to_date()
+            taken, updated = self._record.take(answer), self._record.bring_up_to_date()
             outcome |= {
                 "outcome": taken.outcome,
                 "blob": taken.name,
@@ -105,16 +118,6 @@ def _open_client(settings: Settings, clock: Clock) -> "PartnerCenterClient":
     from shared.client import PartnerCenterClient
 
     return PartnerCenterClient(settings, AppUserCredential(settings, clock), clock)
-
-
-def _open_record(settings: Settings, clock: Clock) -> "Record":
-    from shared.history import Record
-
-    return Record(
-        open_container(settings.snapshot_container, settings.record_storage, PATIENT, settings),
-        open_container(settings.history_container, settings.record_storage, PATIENT, settings),
-        clock,
-    )
 
 
 app = App(os.environ, Clock())

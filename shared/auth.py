@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.clock import Clock
-from shared.deadlines import CONNECT_TIMEOUT, session_for
+from shared.deadlines import CONNECT_TIMEOUT, retry_after, session_for
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -218,10 +218,11 @@ class _EntraHttp:
         kwargs |= {"timeout": (CONNECT_TIMEOUT, None), "auth": _no_netrc, "allow_redirects": False}
         response = self._session.request(method, url, **kwargs)
         status = response.status_code
-        if method == "GET" and 400 <= status < 500 and status != 429:  # noqa: PLR2004  # HTTP's
+        if status in (408, 429) or status >= 500:  # noqa: PLR2004  # HTTP's
+            wait = retry_after(response.headers)
+            raise UpstreamUnavailableError(f"Entra answered {status}", retry_after=wait)
+        if method == "GET" and status >= 400:  # noqa: PLR2004  # HTTP's
             raise ConfigurationError(f"the authority does not know PARTNER_CENTER_TENANT_ID ({status})")
-        if status == 429 or status >= 500:  # noqa: PLR2004  # HTTP's
-            raise UpstreamUnavailableError(f"Entra answered {status}")
         try:
             understood = isinstance(response.json(), dict)
         except ValueError:

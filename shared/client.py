@@ -10,8 +10,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from http import HTTPStatus
 from random import uniform
 
@@ -19,7 +18,7 @@ import requests
 
 from shared.auth import AppUserCredential
 from shared.clock import Clock
-from shared.deadlines import CONNECT_TIMEOUT, session_for
+from shared.deadlines import CONNECT_TIMEOUT, retry_after, session_for
 from shared.errors import (
     ConsentRequiredError,
     UpstreamInvalidError,
@@ -43,7 +42,6 @@ ATTEMPT_TIME = timedelta(seconds=45)
 _ATTEMPTS = 4
 _FORBIDDEN_TOKEN_KEPT = timedelta(minutes=1)  # Entra takes a storm of redemptions for a loop
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds; a longer Retry-After is left to the next refresh
-_LONGEST_RETRY_AFTER = timedelta(hours=1)
 _ERROR_BODY_LIMIT = 64 * 1024
 _CHUNK = 64 * 1024
 
@@ -184,7 +182,7 @@ def _read(response: _Response, reply: UpstreamReply) -> tuple[bytes, UpstreamRep
     if status == 401 and code in _NO_MFA:  # noqa: PLR2004  # HTTP's
         raise ConsentRequiredError(f"{said}: the consent was given without MFA", reply=reply)
     if status in (408, 425, 429) or status >= 500:  # noqa: PLR2004  # HTTP's
-        raise UpstreamUnavailableError(said, reply=reply, retry_after=_retry_after(response.headers))
+        raise UpstreamUnavailableError(said, reply=reply, retry_after=retry_after(response.headers))
     raise UpstreamRefusedError(said, reply=reply)
 
 
@@ -203,20 +201,6 @@ def _code(response: _Response) -> str | None:
         return None
     code = document.get("code") if isinstance(document, dict) else None
     return str(code) if re.fullmatch(r"\d{1,10}", str(code), re.ASCII) else None
-
-
-def _retry_after(headers: Mapping[str, str]) -> timedelta | None:
-    """Seconds or a date, at most an hour; nonsense counts as absent (RFC 9110, 10.2.3)."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(timedelta(seconds=int(text[:9])), _LONGEST_RETRY_AFTER)
-    try:
-        until, since = (
-            parsedate_to_datetime(each).replace(tzinfo=UTC) for each in (text, headers.get("Date", ""))
-        )
-    except ValueError:
-        return None
-    return min(max(until - since, timedelta()), _LONGEST_RETRY_AFTER)
 
 
 def _log_failure(

@@ -1,4 +1,4 @@
-"""HTTP exchanges that end at one instant, whatever the other side does.
+"""HTTP exchanges that end at one instant, whatever the other side does, and when to come again.
 
 The time-outs of requests are per socket operation: a peer that drips a byte a second is never timed out.
 Here a timer shuts down every socket of a session when its time is over.
@@ -6,9 +6,10 @@ Here a timer shuts down every socket of a session when its time is over.
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
@@ -20,6 +21,8 @@ from shared.errors import UpstreamTimeoutError, UpstreamUnavailableError
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for a connection; a reachable host needs less than one."""
+
+_LONGEST_RETRY_AFTER = timedelta(hours=1)
 
 
 @contextmanager
@@ -50,6 +53,20 @@ def session_for(duration: timedelta, ca_bundle: str | None) -> Iterator[requests
         adapter.forget()
     if adapter.aborted:  # a body without a length ends early and looks whole
         raise UpstreamTimeoutError("no answer within the time allowed")
+
+
+def retry_after(headers: Mapping[str, str]) -> timedelta | None:
+    """Seconds or a date, at most an hour; nonsense counts as absent (RFC 9110, 10.2.3)."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(timedelta(seconds=int(text[:9])), _LONGEST_RETRY_AFTER)
+    try:
+        until, since = (
+            parsedate_to_datetime(each).replace(tzinfo=UTC) for each in (text, headers.get("Date", ""))
+        )
+    except ValueError:
+        return None
+    return min(max(until - since, timedelta()), _LONGEST_RETRY_AFTER)
 
 
 class _Session(requests.Session):

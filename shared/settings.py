@@ -6,7 +6,7 @@ a secret may have been pasted into the wrong place.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -231,13 +231,7 @@ def _cloud(reader: _Reader) -> Cloud:
             f"PARTNER_CENTER_CLOUD {name} is refused: {cloud.refused}; use global or usgov, "
             "or set both PARTNER_CENTER_BASE_URL and PARTNER_CENTER_AUTHORITY"
         )
-    return Cloud(
-        base_url=overrides.get("base_url", cloud.base_url),
-        authority=overrides.get("authority", cloud.authority),
-        resource=cloud.resource,
-        token_exchange_audience=cloud.token_exchange_audience,
-        refused=cloud.refused,
-    )
+    return replace(cloud, **overrides)
 
 
 def _client_authentication(reader: _Reader) -> ClientAuthentication:

@@ -13,7 +13,7 @@ import pytest
 from azure.storage.blob import BlobClient
 
 from dev.azurite import Azurite
-from dev.simulator import Simulator
+from dev.simulator import Simulator, World
 from shared.blobs import PATIENT, Container, open_container
 from shared.clock import Clock
 from shared.settings import Settings, StorageConnection, read_settings
@@ -60,13 +60,19 @@ def _no_ca_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    """A healthy world of its own for one test; the platform's identity endpoint is in the environment."""
+@pytest.fixture(scope="session")
+def served() -> Iterator[Simulator]:
     with Simulator() as running:
-        for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER"):
-            monkeypatch.setenv(name, running.settings[name])
         yield running
+
+
+@pytest.fixture
+def simulator(served: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
+    """A healthy world of its own for one test; the platform's identity endpoint is in the environment."""
+    vars(served.world).update(vars(World()))
+    for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER"):
+        monkeypatch.setenv(name, served.settings[name])
+    return served
 
 
 @pytest.fixture(scope="session")

@@ -40,11 +40,9 @@ from shared.settings import (
     Settings,
 )
 from tests.conftest import ManualClock
-from tests.test_deadlines import one_server
 
 SCOPE = f"{PARTNER_CENTER}/.default"
 ENTRA, VAULT, IDENTITY = Service.ENTRA, Service.KEY_VAULT, Service.IDENTITY
-served, simulator = one_server()
 CHALLENGE = ("key-vault", "GET", 401)  # asked for once a process: the SDK keeps it
 REDEMPTION = [("entra", "GET", 200), ("entra", "POST", 200)]
 SIGN_IN = [("identity", "GET", 200), ("key-vault", "GET", 200), *REDEMPTION]

@@ -18,11 +18,10 @@ from dev.simulator import Fault, Service, Simulator
 from shared.blobs import QUICK, Container, Reading, open_container
 from shared.errors import BlobConflictError, StorageError
 from shared.settings import Settings, StorageConnection
-from tests.test_deadlines import Talk, one_server, peer, saying
+from tests.test_deadlines import Talk, peer, saying
 
 NAME = "usagesummary/v1/2026/11/21/usagesummary.json"
 JSON = "application/json"
-served, simulator = one_server()
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 ELSEWHERE = '"0x8DC000000000000"'
 

@@ -26,11 +26,10 @@ from shared.errors import (
 )
 from shared.settings import GivenRefreshToken, Settings
 from tests.conftest import ManualClock, events
-from tests.test_deadlines import one_server, peer
+from tests.test_deadlines import peer
 
 ID = "6f1f1a0e-4a55-4d0c-9e61-0a6a3c3b9d01"
 PC = Service.PARTNER_CENTER
-served, simulator = one_server()
 ENTRA_TWICE = [("entra", 200), ("entra", 200)]  # discovery, token
 DOWN, REFUSED = Fault(PC, 503), Fault(PC, 401)
 RESET, NEVER, HALF = (Fault(PC, delivery=each) for each in (Delivery.RESET, Delivery.NEVER, Delivery.HALF))

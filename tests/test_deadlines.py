@@ -11,7 +11,7 @@ import pytest
 import requests
 import trustme
 
-from dev.simulator import Simulator, World
+from dev.simulator import Simulator
 from shared.deadlines import session_for
 from shared.errors import ConfigurationError, UpstreamTimeoutError, UpstreamUnavailableError
 
@@ -42,27 +42,6 @@ def peer(talk: Talk) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def one_server() -> tuple[object, object]:
-    """The fixtures `served` and `simulator` of a module: a new world for each test on one server.
-
-    To start and to end a server takes longer than most tests.
-    """
-
-    @pytest.fixture(scope="module")
-    def served() -> Iterator[Simulator]:
-        with Simulator() as running:
-            yield running
-
-    @pytest.fixture
-    def simulator(served: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
-        vars(served.world).update(vars(World()))
-        for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER"):
-            monkeypatch.setenv(name, served.settings[name])
-        return served
-
-    return served, simulator
 
 
 def saying(start: bytes, drip: bytes = b"", pause: float = 0.02) -> Talk:
