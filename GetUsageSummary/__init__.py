@@ -6,7 +6,7 @@ import uuid
 import azure.functions as func
 
 from shared.app import app
-from shared.events import event
+from shared.events import log_event
 from shared.freshness import parse_request_directives
 from shared.guids import is_guid
 from shared.http import Response, respond
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 async def main(req: func.HttpRequest) -> func.HttpResponse:
     """The usage summary of all Azure customers in the current billing period, or a problem."""
-    given = req.headers.get("MS-CorrelationId", "")
+    given = req.headers.get("MS-CorrelationId", "").strip()
     correlation_id = given if is_guid(given) else str(uuid.uuid4())
     directives = parse_request_directives(req.headers.get("Cache-Control"))
     result = await app.get_usage_summary(directives, correlation_id)
@@ -36,11 +36,11 @@ async def main(req: func.HttpRequest) -> func.HttpResponse:
 
 
 def _log_outcome(response: Response, correlation_id: str) -> None:
-    _log.info(
-        event(
-            "usage_summary.answered",
-            status=response.status,
-            cacheStatus=response.headers.get("Cache-Status"),
-            correlationId=correlation_id,
-        )
+    log_event(
+        _log,
+        logging.INFO,
+        "usage_summary.answered",
+        status=response.status,
+        cacheStatus=response.headers.get("Cache-Status"),
+        correlationId=correlation_id,
     )

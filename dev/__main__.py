@@ -33,9 +33,9 @@ def parser() -> argparse.ArgumentParser:
         " the simulated world's, and local.settings.json is not read.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    run.add_argument("--port", type=int, default=7071, help="where the app answers")
-    run.add_argument("--blob-port", type=int, default=10000, help="where the blob service answers")
-    run.add_argument("--simulator-port", type=int, default=8443, help="where the simulated world answers")
+    run.add_argument("--port", type=port, default=7071, help="where the app answers")
+    run.add_argument("--blob-port", type=port, default=10000, help="where the blob service answers")
+    run.add_argument("--simulator-port", type=port, default=8443, help="where the simulated world answers")
     run.add_argument(
         "--scenario", default="healthy", help="what the simulated world does; a wrong name lists all"
     )
@@ -62,6 +62,13 @@ def parser() -> argparse.ArgumentParser:
     )
     lock.add_argument("--upgrade", action="store_true", help="the newest versions instead, Azurite's as well")
     return root
+
+
+def port(text: str) -> int:
+    """As dev.ports has it, which is not there before .venv is."""
+    from dev.ports import port_number
+
+    return port_number(text)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -36,7 +36,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from dev.environment import ROOT
-from dev.ports import PortError, listen
+from dev.ports import PortError, listen, port_number
 
 # Loggers whose records the platform keeps to itself: azure_functions_runtime_v1/logging.py.
 SYSTEM_LOGS = ("azure.functions", "azure_functions_runtime", "proxy_worker")
@@ -113,6 +113,16 @@ class _Lines(logging.Formatter):
 _log = logging.getLogger("dev.host")
 
 
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Whether the platform shows a record: its own not, nor one that belongs to no running invocation.
+
+    Source: azure_functions_runtime_v1/logging.py; GrpcWorkerChannel.Log in azure-functions-host.
+    """
+    if record.name.startswith(SYSTEM_LOGS):
+        return False
+    return record.name == _log.name or runtime.invocation_id_cv.get() in _invocations
+
+
 @contextmanager
 def _logged_as(name: str) -> Iterator[None]:
     """Attribute what is logged within to the function `name`."""
@@ -127,7 +137,7 @@ def start_logging() -> None:
     """Send what the functions log, INFO and above, to standard output."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_Lines())
-    handler.addFilter(lambda record: not record.name.startswith(SYSTEM_LOGS))
+    handler.addFilter(_is_shown)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
@@ -214,7 +224,7 @@ def schedule_of(expression: str, settings: Mapping[str, str]) -> str:
             return schedule
     except CroniterError:
         pass
-    raise HostError(f"{source} is no schedule of six fields, for example 0 5 * * * *: {expression}")
+    raise HostError(f"{source} is no schedule of six fields, for example 0 5 * * * *")
 
 
 def first_tick(schedule: str, instant: datetime) -> datetime:
@@ -463,7 +473,9 @@ def main() -> None:
         description="Run the functions of an app on this machine. Settings come from the environment, then"
         " from the Values of local.settings.json.",
     )
-    parser.add_argument("--port", type=int, default=7071, help="where it answers, 0 for any free port")
+    parser.add_argument(
+        "--port", type=port_number, default=7071, help="where it answers, 0 for any free port"
+    )
     parser.add_argument("--root", type=Path, default=ROOT, help="the app: the directory with host.json")
     parser.add_argument("--environment-only", action="store_true", help="do not read local.settings.json")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input does")

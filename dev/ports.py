@@ -12,6 +12,14 @@ class PortError(Exception):
         super().__init__(f"port {port} is in use; choose another with {option}")
 
 
+def port_number(text: str) -> int:
+    """A port from the command line, 0 for any free one; raises ValueError."""
+    port = int(text)
+    if not 0 <= port <= 65535:  # noqa: PLR2004 - TCP's
+        raise ValueError(text)
+    return port
+
+
 def listen(port: int, option: str = "--port") -> socket.socket:
     """A listening socket, 0 for any free port; raises PortError when it is taken."""
     held = socket.socket()

@@ -19,6 +19,7 @@ from dev.ports import PortError, listen
 from dev.simulator import SCENARIOS, Simulator, World
 
 SCHEDULE = "0 5 * * * *"
+ENDING = [signal.SIGINT, signal.SIGTERM, *([] if sys.platform == "win32" else [signal.SIGHUP])]
 # One refresh ends within 60 seconds (shared/contract.md); the same again for storage that is slow.
 FIRST_RUN_SECONDS = 120
 
@@ -37,11 +38,11 @@ def run(port: int, blob_port: int, simulator_port: int, scenario: str) -> int:
     """Run everything until Ctrl-C or SIGTERM; returns the exit code."""
 
     def end(*_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         signal.signal(number, end)
     try:
         check(scenario, {"--port": port, "--blob-port": blob_port, "--simulator-port": simulator_port})
@@ -83,8 +84,10 @@ def run_host(port: int, azurite: Azurite, simulator: Simulator) -> None:
             if line.startswith("listening on "):
                 url = line.removeprefix("listening on ").strip()
                 path = f"usage/usagesummary/v1/{datetime.now(UTC):%Y/%m/%d}/usagesummary.json"
+                print(greeting(url, azurite, simulator), flush=True)
                 fire(url)
-                print(greeting(url, azurite, simulator, path), flush=True)
+                snapshot = path if is_stored(azurite, path) else f"is not there, the log says why: {path}"
+                print(f"Today's snapshot       {snapshot}\nThe log of both functions:\n", flush=True)
                 break
             print(line, end="", flush=True)
         for line in log:
@@ -104,13 +107,12 @@ def fire(url: str) -> None:
         connection.close()
 
 
-def greeting(url: str, azurite: Azurite, simulator: Simulator, path: str) -> str:
+def greeting(url: str, azurite: Azurite, simulator: Simulator) -> str:
     """What a person needs to know while it runs."""
     margin = " " * 23
     others = fill(
         ", ".join(SCENARIOS), 100, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
     )
-    snapshot = path if is_stored(azurite, path) else f"is not there, the log says why: {path}"
     return f"""
 The usage summary      {url}/api/v1/usagesummary
 {margin}curl -i {url}/api/v1/usagesummary
@@ -118,9 +120,7 @@ The simulated world    {simulator.url}, scenario {simulator.world.scenario}; to 
 {margin}curl --cacert {shlex.quote(simulator.ca_bundle)} -X PUT {simulator.url}/simulator/scenario/down
 {others}
 The blob service       {azurite.url}
-Today's snapshot       {snapshot}
-Ctrl-C ends it. The log of both functions:
-"""
+Ctrl-C ends it. Meanwhile the timer runs for the first time."""
 
 
 def is_stored(azurite: Azurite, path: str) -> bool:

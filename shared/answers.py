@@ -7,16 +7,18 @@ value, not an exception, for hundreds may share it. Storage that fails costs fre
 """
 
 import asyncio
-import contextvars
 import logging
 import threading
+import traceback
 import uuid
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
 from functools import cached_property
+from pathlib import Path
 from random import uniform
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,7 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.events import event
+from shared.events import Line, keeping, log_event, log_kept
 from shared.fleet import Answer, Fleet, Shared
 from shared.freshness import NO_DIRECTIVES, Decision, RequestDirectives, decide, is_usable
 from shared.settings import Freshness
@@ -40,7 +42,10 @@ if TYPE_CHECKING:
 LONGEST_WAIT = timedelta(seconds=62)
 """A caller's; a little longer than a refresh can take."""
 
+_REFRESH_TIME = timedelta(seconds=50)  # from reading the shared answer to the end of the upstream call
+_OVERDUE = timedelta(seconds=130)  # a flight older than waiting for a claim and a refresh can be
 _REST, _OPERATORS_REST = timedelta(seconds=20), timedelta(seconds=60)  # after a failure, less jitter
+_LOOK_AGAIN = timedelta(seconds=5)  # for an answer of another instance, while at rest
 _POLL = 0.05, 0.25  # seconds between two looks at another instance's claim
 _LOST_CLAIMS = 5  # in a row, without anybody having won: that is storage failing
 
@@ -52,9 +57,9 @@ class Source(Enum):
 
     STORED = auto()
     FETCHED = auto()
-    """This process asked Partner Center."""
+    """This caller made the process ask Partner Center."""
     COLLAPSED = auto()
-    """Another instance asked, and this one waited for it."""
+    """It waited for what another caller or another instance asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,17 @@ class _Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class _Flight:
+    """A refresh under way, for which other callers' want may be more, and when it began."""
+
+    outcome: Future[_Outcome]
+    directives: RequestDirectives
+    is_behind: bool
+    correlation_id: str
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Claim:
     """The shared state on which this process has the claim, and when that was read."""
 
@@ -111,20 +127,18 @@ class Answers:
     """The one answer of this process, the same in all instances."""
 
     def __init__(
-        self,
-        open_fleet: Callable[[], Fleet],
-        open_client: "Callable[[], PartnerCenterClient]",
-        policy: Freshness,
-        clock: Clock,
+        self, fleet: Fleet, open_client: Callable[[], "PartnerCenterClient"], policy: Freshness, clock: Clock
     ) -> None:
-        self._open_fleet = open_fleet
+        self._fleet = fleet
         self._open_client = open_client
         self._policy = policy
         self._clock = clock
+        self._lock = threading.Lock()
         self._held: _Held | None = None
         self._rest: _Rest | None = None
-        self._flight: Future[_Outcome] | None = None
-        self._lock = threading.Lock()
+        self._flight: _Flight | None = None
+        self._read_at = float("-inf")
+        self._unsaid: deque[Line] = deque()
 
     async def get(self, directives: RequestDirectives, correlation_id: str) -> Result:
         """The answer for one caller; never raises an error of this app, and ends within LONGEST_WAIT.
@@ -133,17 +147,19 @@ class Answers:
         """
         ends = self._clock.monotonic() + LONGEST_WAIT.total_seconds()
         while True:
+            log_kept(self._unsaid)
             decision = self._decide(directives)
             if decision is Decision.REFUSE:
                 return await self._look(directives)
             result = self._at_once(decision, correlation_id)
             if result is not None:
                 return result
-            flight, is_mine = self._launch(directives, correlation_id, behind=False)
+            flight, is_mine = self._launch(directives, correlation_id, is_behind=False)
             left = ends - self._clock.monotonic()
-            done, _ = await asyncio.wait({asyncio.wrap_future(flight)}, timeout=left)
+            done, _ = await asyncio.wait({asyncio.wrap_future(flight.outcome)}, timeout=left)
+            log_kept(self._unsaid)
             timeout = _Outcome(Source.FETCHED, UpstreamTimeoutError("the refresh has not ended in time"))
-            outcome = flight.result() if done else timeout
+            outcome = flight.outcome.result() if done else timeout
             if outcome.error is not None:
                 return self._failed(decision, outcome.source, outcome.error)
             if outcome.source is not Source.STORED:
@@ -160,16 +176,19 @@ class Answers:
         rest = self._current_rest()
         if decision is Decision.SERVE_AND_REFRESH:
             if rest is None:
-                self._launch(NO_DIRECTIVES, correlation_id, behind=True)
+                self._launch(NO_DIRECTIVES, correlation_id, is_behind=True)
             return self._stored(decision)
-        return None if rest is None else self._failed(decision, Source.STORED, rest.error)
+        has_looked = self._clock.monotonic() - self._read_at < _LOOK_AGAIN.total_seconds()
+        if rest is None or not (has_looked or self._has_usable()):
+            return None
+        return self._failed(decision, Source.STORED, rest.error)
 
     async def _look(self, directives: RequestDirectives) -> Result:
         """What there is without asking Partner Center, once the shared answer is adopted."""
         try:
             await asyncio.to_thread(self._read)
         except StorageError as error:
-            _log.warning(event("usage_summary.not_shared", message=error.message))
+            self._say_not_shared(error)
         decision = self._decide(directives)
         if decision is Decision.REFUSE:
             return Result(decision, error=NotCachedError("nothing usable is stored"))
@@ -181,6 +200,10 @@ class Answers:
 
     def _age(self, held: _Held) -> timedelta:
         return timedelta(seconds=max(self._clock.monotonic() - held.sent, 0))
+
+    def _has_usable(self) -> bool:
+        held = self._held
+        return held is not None and is_usable(self._age(held), self._policy)
 
     def _current_rest(self) -> _Rest | None:
         rest = self._rest
@@ -200,126 +223,119 @@ class Answers:
         return Result(decision, source, error=error, retry_after=wait)
 
     def _launch(
-        self, directives: RequestDirectives, correlation_id: str, *, behind: bool
-    ) -> tuple[Future[_Outcome], bool]:
+        self, directives: RequestDirectives, correlation_id: str, *, is_behind: bool
+    ) -> tuple[_Flight, bool]:
         """The flight under way, or a new one, and whether it is new."""
+        now = self._clock.monotonic()
         with self._lock:
-            if self._flight is not None:
+            if self._flight is not None and now - self._flight.began < _OVERDUE.total_seconds():
                 return self._flight, False
-            flight: Future[_Outcome] = Future()
-            flight.set_running_or_notify_cancel()  # from here on no caller can cancel it
-            context = contextvars.copy_context()  # its log lines belong to the invocation that began it
-            arguments = (self._fly, flight, directives, correlation_id, behind)
-            threading.Thread(target=context.run, args=arguments, name="refresh", daemon=True).start()
+            flight = _Flight(Future(), directives, is_behind, correlation_id, now)
+            flight.outcome.set_running_or_notify_cancel()  # from here on no caller can cancel it
+            threading.Thread(target=self._fly, args=(flight,), name="refresh", daemon=True).start()
             self._flight = flight
             return flight, True
 
-    def _fly(
-        self,
-        flight: Future[_Outcome],
-        directives: RequestDirectives,
-        correlation_id: str,
-        behind: bool,  # noqa: FBT001  # Thread passes by position
-    ) -> None:
-        try:
-            outcome = self._refresh(directives, correlation_id, behind=behind)
-        except Exception as error:  # noqa: BLE001  # a defect must not leave callers waiting
-            _log.exception(event("usage_summary.defect", correlationId=correlation_id))
-            outcome = self._give_up(UpstreamUnavailableError(f"a defect ({type(error).__name__})"), None)
+    def _fly(self, flight: _Flight) -> None:
+        with keeping(self._unsaid):  # the thread belongs to no invocation, and may outlive all that wait
+            try:
+                outcome = self._refresh(flight)
+            except Exception as error:  # noqa: BLE001  # a defect must not leave callers waiting
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+                outcome = self._give_up(UpstreamUnavailableError(f"a defect: {where}"), None)
         with self._lock:
-            self._flight = None
-        flight.set_result(outcome)
-
-    @cached_property
-    def _fleet(self) -> Fleet:
-        return self._open_fleet()
+            if self._flight is flight:  # else it was overdue, and another has begun
+                self._flight = None
+        flight.outcome.set_result(outcome)
 
     @cached_property
     def _client(self) -> "PartnerCenterClient":
         return self._open_client()
 
-    def _refresh(self, directives: RequestDirectives, correlation_id: str, *, behind: bool) -> _Outcome:
-        """Adopt the shared answer if that is enough, else fetch under the claim."""
+    def _refresh(self, flight: _Flight) -> _Outcome:
+        """Adopt the shared answer if that is enough, else fetch under the claim, or without storage."""
         try:
-            claim = self._claim(directives, behind=behind)
+            claim = self._claim(flight)
         except StorageError as error:
-            _log.warning(event("usage_summary.not_shared", message=error.message))
-            claim = None
-        return claim if isinstance(claim, _Outcome) else self._fetch(claim, correlation_id)
+            self._say_not_shared(error)
+            rest = self._current_rest()
+            return self._fetch(flight, None) if rest is None else _Outcome(Source.STORED, rest.error)
+        return claim if isinstance(claim, _Outcome) else self._fetch(flight, claim)
 
-    def _claim(self, directives: RequestDirectives, *, behind: bool) -> _Claim | _Outcome:
+    def _claim(self, flight: _Flight) -> _Claim | _Outcome:
         """The claim, or an outcome that needs none; waits for another instance's fetch where it must."""
-        ends = self._clock.monotonic() + LONGEST_WAIT.total_seconds()
-        waited_with, waited, lost = self._held, False, 0
+        waits_with, waits, lost = self._held, False, 0
         while True:
             shared, read = self._read()
-            if waited and self._held is not waited_with:
+            if waits and self._held is not waits_with:
                 return _Outcome(Source.COLLAPSED)
-            outcome = self._settled(shared, read, directives, behind=behind)
+            outcome = self._settled(flight, shared, read)
             if outcome is not None:
                 return outcome
-            if not shared.is_claimed:
+            if not shared.keep_away:
                 etag = self._fleet.claim(shared, uuid.uuid4().hex)
                 if etag is not None:
                     return _Claim(shared, etag, read)
                 lost += 1
                 if lost == _LOST_CLAIMS:
                     raise StorageError("the claim is neither to be had nor held by anybody")
-            elif self._clock.monotonic() > ends:
-                error = UpstreamUnavailableError("another instance is asking", retry_after=shared.left)
+            elif read - flight.began > LONGEST_WAIT.total_seconds():
+                error = UpstreamUnavailableError("another instance is asking", retry_after=shared.keep_away)
                 return _Outcome(Source.STORED, error)
             else:
-                waited_with, waited, lost = waited_with if waited else self._held, True, 0
+                waits_with, waits, lost = waits_with if waits else self._held, True, 0
                 self._clock.sleep(uniform(*_POLL))  # noqa: S311  # jitter
 
-    def _settled(
-        self, shared: Shared, read: float, directives: RequestDirectives, *, behind: bool
-    ) -> _Outcome | None:
+    def _settled(self, flight: _Flight, shared: Shared, read: float) -> _Outcome | None:
         """How a flight ends that needs no fetch of its own, now that the shared answer is adopted."""
-        decision = self._decide(directives)
-        if decision is Decision.SERVE or (decision is Decision.SERVE_AND_REFRESH and not behind):
+        decision, rest = self._decide(flight.directives), self._current_rest()
+        if decision is Decision.SERVE or (decision is Decision.SERVE_AND_REFRESH and not flight.is_behind):
             return _Outcome(Source.STORED)
-        if not shared.is_claimed:
-            return None
-        if shared.failure is not None:
-            self._rest = _Rest(read + shared.left.total_seconds(), shared.failure)
-            return _Outcome(Source.STORED, shared.failure)
-        is_another_enough = behind or (decision is Decision.FETCH_STALE and self._has_usable())
-        return _Outcome(Source.STORED) if is_another_enough else None
-
-    def _has_usable(self) -> bool:
-        held = self._held
-        return held is not None and is_usable(self._age(held), self._policy)
+        if rest is None and shared.keep_away and shared.failure is not None:
+            rest = self._rest = _Rest(read + shared.keep_away.total_seconds(), shared.failure)
+        if rest is not None:
+            return _Outcome(Source.STORED, rest.error)
+        is_enough = flight.is_behind or (decision is Decision.FETCH_STALE and self._has_usable())
+        return _Outcome(Source.STORED) if shared.keep_away and is_enough else None
 
     def _read(self) -> tuple[Shared, float]:
         """What is shared, and when it was read; a newer answer than the one held is held from now on."""
+        self._read_at = self._clock.monotonic()
         shared, read = self._fleet.read(), self._clock.monotonic()
-        answer, held = shared.answer, self._held
-        if answer is not None and (held is None or answer.fetched_at > held.answer.fetched_at):
-            self._held = _Held(answer, read - (shared.at - answer.fetched_at).total_seconds())
+        answer = shared.answer
+        with self._lock:
+            if answer and (self._held is None or answer.fetched_at > self._held.answer.fetched_at):
+                self._held = _Held(answer, read - (shared.at - answer.fetched_at).total_seconds())
         return shared, read
 
-    def _fetch(self, claim: _Claim | None, correlation_id: str) -> _Outcome:
+    def _fetch(self, flight: _Flight, claim: _Claim | None) -> _Outcome:
         """Ask Partner Center, hold what it says and share it, as far as storage takes part."""
         began = self._clock.monotonic()
+        passed = timedelta(seconds=began - (claim.read if claim else flight.began))
         try:
-            fetched = self._client.get_usage_summary(correlation_id)
+            fetched = self._client.get_usage_summary(flight.correlation_id, _REFRESH_TIME - passed)
         except UsageSummaryError as error:
             return self._give_up(error, claim)
-        at, read = (claim.shared.at, claim.read) if claim else (self._clock.now(), self._clock.monotonic())
-        fetched_at = at + timedelta(seconds=fetched.sent - read)
+        now = self._clock.monotonic()
+        at, read = (claim.shared.at, claim.read) if claim else (self._clock.now(), now)
         answer = Answer(
-            fetched.body, fetched_at, fetched.request_id, fetched.correlation_id, fetched.no_usage_data
+            fetched.body,
+            at + timedelta(seconds=fetched.sent - read),
+            fetched.request_id,
+            fetched.correlation_id,
+            fetched.no_usage_data,
         )
-        self._held, self._rest = _Held(answer, fetched.sent), None
-        _log.info(
-            event(
-                "usage_summary.refreshed",
-                seconds=round(self._clock.monotonic() - began, 3),
-                noUsageData=fetched.no_usage_data is not None,
-                requestId=fetched.request_id,
-                correlationId=correlation_id,
-            )
+        with self._lock:
+            self._held, self._rest = _Held(answer, fetched.sent), None
+        log_event(
+            _log,
+            logging.INFO,
+            "usage_summary.refreshed",
+            seconds=round(now - began, 3),
+            noUsageData=fetched.no_usage_data is not None,
+            requestId=fetched.request_id,
+            correlationId=fetched.correlation_id,
         )
         if claim is not None:
             self._publish(answer, claim)
@@ -328,10 +344,10 @@ class Answers:
     def _publish(self, answer: Answer, claim: _Claim) -> None:
         try:
             if not self._fleet.publish(answer, claim.etag):
-                _log.warning(event("usage_summary.claim_lost", requestId=answer.request_id))
+                log_event(_log, logging.WARNING, "usage_summary.claim_lost", requestId=answer.request_id)
                 self._read()
         except StorageError as error:
-            _log.warning(event("usage_summary.not_shared", message=error.message))
+            self._say_not_shared(error)
 
     def _give_up(self, error: UsageSummaryError, claim: _Claim | None) -> _Outcome:
         """Keep away for a while, in all instances where storage takes part."""
@@ -340,21 +356,24 @@ class Answers:
         now = self._clock.monotonic()
         self._rest = _Rest(now + wait.total_seconds(), error)
         reply = error.reply
-        _log.error(
-            event(
-                "usage_summary.refresh_failed",
-                error=type(error).__name__,
-                message=error.message,
-                upstreamStatus=reply and reply.status,
-                upstreamCode=reply and reply.code,
-                requestId=reply and reply.request_id,
-                nextAttemptInSeconds=wait,
-            )
+        log_event(
+            _log,
+            logging.ERROR,
+            "usage_summary.refresh_failed",
+            error=type(error).__name__,
+            message=error.message,
+            upstreamStatus=reply and reply.status,
+            upstreamCode=reply and reply.code,
+            requestId=reply and reply.request_id,
+            nextAttemptInSeconds=wait,
         )
         if claim is not None:
             until = claim.shared.at + timedelta(seconds=now - claim.read) + wait
             try:
                 self._fleet.back_off(claim.shared, claim.etag, error, until)
             except StorageError as failure:
-                _log.warning(event("usage_summary.not_shared", message=failure.message))
+                self._say_not_shared(failure)
         return _Outcome(Source.FETCHED, error)
+
+    def _say_not_shared(self, error: StorageError) -> None:
+        log_event(_log, logging.WARNING, "usage_summary.not_shared", message=error.message)

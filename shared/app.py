@@ -10,21 +10,20 @@ import os
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shared.answers import Answers, Result
-from shared.blobs import PATIENT, QUICK, open_container
+from shared.blobs import PATIENT, QUICK, Container
 from shared.clock import Clock
 from shared.errors import ConfigurationError, RecordError, UsageSummaryError
-from shared.events import event
+from shared.events import log_event
 from shared.fleet import Fleet
 from shared.freshness import Decision, RequestDirectives
+from shared.history import Record
 from shared.settings import Freshness, Settings, read_settings
 
 if TYPE_CHECKING:
     from shared.client import PartnerCenterClient
-    from shared.history import Record
 
 _log = logging.getLogger(__name__)
 
@@ -38,41 +37,31 @@ class App:
 
     def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
         self._clock = clock
-        self._settings: Settings | None = None
+        self._problem: ConfigurationError | None = None
         self.freshness = Freshness()
         try:
-            settings = read_settings(environ)
+            settings = read_settings(environ, os.path.exists)
         except ConfigurationError as error:
             self._problem = error
-            _log.error(event("configuration.wrong", message=error.message))
             return
-        self._settings = settings
         self.freshness = settings.freshness
+        partner = f"{settings.cloud.base_url} {settings.tenant_id}"
+        cache = Container(settings.cache_container, settings.cache_storage, QUICK, settings.ca_bundle)
         self._answers = Answers(
-            lambda: Fleet(open_container(settings.cache_container, settings.cache_storage, QUICK, settings)),
-            lambda: _open_client(settings, clock),
-            settings.freshness,
+            Fleet(cache, partner), lambda: _open_client(settings, clock), settings.freshness, clock
+        )
+        self._record = Record(
+            Container(settings.snapshot_container, settings.record_storage, PATIENT, settings.ca_bundle),
+            Container(settings.history_container, settings.record_storage, PATIENT, settings.ca_bundle),
             clock,
         )
 
     async def get_usage_summary(self, directives: RequestDirectives, correlation_id: str) -> Result:
         """The usage summary for one caller, or why there is none; see Answers.get."""
-        if self._settings is None:
+        if self._problem is not None:
+            log_event(_log, logging.ERROR, "configuration.wrong", message=self._problem.message)
             return Result(Decision.FETCH_MISSING, error=self._problem)
         return await self._answers.get(directives, correlation_id)
-
-    @cached_property
-    def _record(self) -> "Record":
-        from shared.history import Record
-
-        settings = self._settings
-        if settings is None:
-            raise self._problem
-        return Record(
-            open_container(settings.snapshot_container, settings.record_storage, PATIENT, settings),
-            open_container(settings.history_container, settings.record_storage, PATIENT, settings),
-            self._clock,
-        )
 
     def take_snapshot(self) -> None:
         """Record today's usage summary and bring the history up to date; one log line says what came of it.
@@ -84,12 +73,16 @@ class App:
         try:
             outcome = self._take_snapshot()
         except UsageSummaryError as error:
-            _log.error(event("snapshot.failed", error=type(error).__name__, message=error.message))
+            log_event(
+                _log, logging.ERROR, "snapshot.failed", error=type(error).__name__, message=error.message
+            )
             raise
-        _log.info(event("snapshot.done", **outcome, seconds=round(self._clock.monotonic() - began, 3)))
+        log_event(
+            _log, logging.INFO, "snapshot.done", **outcome, seconds=round(self._clock.monotonic() - began, 3)
+        )
 
     def _take_snapshot(self) -> dict[str, object]:
-        if self._settings is None:
+        if self._problem is not None:
             raise self._problem
         now = self._clock.now()
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -192,7 +192,7 @@ class AppUserCredential:
             except HttpResponseError as error:
                 if error.status_code not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                     raise
-                refused = f"the vault refuses the app ({error.status_code})"
+                refused = f"the vault or the identity refuses the app ({error.status_code})"
                 raise ConfigurationError(refused) from None
             if not value:
                 raise ConsentRequiredError(f"the vault has no secret {name}: no consent is stored yet")

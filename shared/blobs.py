@@ -1,27 +1,31 @@
 """Blob Storage: conditional reads and writes of small blobs in one container.
 
-Whatever the service or its SDK does, what comes out is a StorageError or one of its kind.
+Whatever the service or its SDK does, what comes out is a StorageError or one of its kind, and within the
+time allowed: each operation has a session of its own that ends then.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import BlobConflictError, StorageError
-from shared.settings import Settings, StorageConnection
+from shared.settings import StorageConnection
 
 if TYPE_CHECKING:
     from azure.identity import ManagedIdentityCredential
     from azure.storage.blob import ContainerClient
 
-# Both for one blob of some KiB. The shared answer must not keep a caller waiting; the record can wait.
-QUICK = {"connection_timeout": 1, "read_timeout": 2, "retries": 1}
-PATIENT = {"connection_timeout": 5, "read_timeout": 20, "retries": 3}
+QUICK = timedelta(seconds=5)
+"""For one operation on the shared answer, which must not keep a caller waiting."""
 
+PATIENT = timedelta(seconds=60)
+"""For one operation on the record, which can wait."""
+
+_CONNECT_TIMEOUT, _READ_TIMEOUT = 2.0, 20.0  # seconds
 _CONFLICTS = {"BlobAlreadyExists", "ConditionNotMet", "BlobImmutableDueToPolicy"}
 
 
@@ -53,21 +57,28 @@ class ListedBlob:
 
 
 class Container:
-    """One container, created where it is missing and may be created."""
+    """One container, created where it is missing and may be created.
 
-    def __init__(self, client: "ContainerClient") -> None:
-        self._client = client
+    By connection string, or by address and the platform's identity. Every method raises StorageError.
+    """
+
+    def __init__(
+        self, name: str, connection: StorageConnection, time_allowed: timedelta, ca_bundle: str | None
+    ) -> None:
+        self._name = name
+        self._connection = connection
+        self._time_allowed = time_allowed
+        self._ca_bundle = ca_bundle
+        self._identity: ManagedIdentityCredential | None = None
 
     def read(self, name: str) -> Reading:
         """A blob, or that there is none."""
         from azure.core.exceptions import ResourceNotFoundError
 
         dates: list[str] = []
-        with _translated():
+        with self._client() as client:
             try:
-                download = self._client.download_blob(
-                    name, raw_response_hook=lambda response: dates.append(_date(response))
-                )
+                download = client.download_blob(name, raw_response_hook=lambda got: dates.append(_date(got)))
                 content, properties = download.readall(), download.properties
             except ResourceNotFoundError:
                 blob = None
@@ -90,87 +101,85 @@ class Container:
         Raises BlobConflictError when another blob is there.
         """
         from azure.core import MatchConditions
+        from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
         from azure.storage.blob import ContentSettings
 
-        settings = ContentSettings(content_type, content_md5=bytearray(md5(content)))
-        condition: dict[str, Any] = {"overwrite": False}
+        options: dict[str, Any] = {
+            "content_settings": ContentSettings(content_type, content_md5=bytearray(md5(content))),
+            "metadata": dict(metadata or {}),
+            "overwrite": replacing is not None,
+        }
         if replacing is not None:
-            condition = {
-                "overwrite": True,
-                "etag": replacing,
-                "match_condition": MatchConditions.IfNotModified,
-            }
-
-        def put() -> str:
-            blob = self._client.get_blob_client(name)
-            written = blob.upload_blob(
-                content, content_settings=settings, metadata=dict(metadata or {}), **condition
-            )
-            return _etag(str(written["etag"] or ""))
-
-        return self._in_container(put)
-
-    def annotate(self, name: str, metadata: Mapping[str, str], *, replacing: str) -> str:
-        """Replace a blob's metadata, if it still has that ETag, and return the new one.
-
-        Raises BlobConflictError when it has another.
-        """
-        from azure.core import MatchConditions
-
-        with _translated():
-            blob = self._client.get_blob_client(name)
-            changed = blob.set_blob_metadata(
-                dict(metadata), etag=replacing, match_condition=MatchConditions.IfNotModified
-            )
-            return _etag(str(changed["etag"] or ""))
+            options |= {"etag": replacing, "match_condition": MatchConditions.IfNotModified}
+        with self._client() as client:
+            blob = client.get_blob_client(name)
+            try:
+                written = blob.upload_blob(content, **options)
+            except ResourceNotFoundError:
+                with suppress(ResourceExistsError):  # another instance was faster
+                    client.create_container()
+                written = blob.upload_blob(content, **options)
+            return _etag(written["etag"])
 
     def list(self, prefix: str = "") -> list[ListedBlob]:
         """The blobs whose names begin so, by name."""
         from azure.core.exceptions import ResourceNotFoundError
 
-        with _translated():
+        with self._client() as client:
             try:
-                found = list(self._client.list_blobs(name_starts_with=prefix))
+                found = list(client.list_blobs(name_starts_with=prefix))
             except ResourceNotFoundError:
                 return []
             return [ListedBlob(str(each.name), _etag(each.etag), _md5(each)) for each in found]
 
-    def _in_container(self, put: Any) -> str:  # noqa: ANN401
-        from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+    @contextmanager
+    def _client(self) -> Iterator["ContainerClient"]:
+        """A client for one operation. Raises StorageError for whatever goes wrong within."""
+        from azure.core.exceptions import AzureError
+        from azure.core.pipeline.transport import RequestsTransport
+        from azure.storage.blob import ContainerClient, LinearRetry
 
-        with _translated():
-            try:
-                return str(put())
-            except ResourceNotFoundError:
-                with suppress(ResourceExistsError):  # another instance was faster
-                    self._client.create_container()
-                return str(put())
+        from shared.deadlines import session_for
 
+        try:
+            with session_for(self._time_allowed, self._ca_bundle) as session:
+                options: dict[str, Any] = {
+                    "retry_policy": LinearRetry(backoff=0, retry_total=1, random_jitter_range=1),
+                    "transport": RequestsTransport(
+                        session=session,
+                        session_owner=False,
+                        connection_timeout=_CONNECT_TIMEOUT,
+                        read_timeout=_READ_TIMEOUT,
+                        connection_verify=self._ca_bundle or True,
+                    ),
+                }
+                string, uri = self._connection.connection_string, self._connection.blob_service_uri
+                if string is not None:
+                    yield ContainerClient.from_connection_string(string, self._name, **options)
+                else:
+                    yield ContainerClient(uri or "", self._name, credential=self._credential(), **options)
+        except AzureError as error:
+            code = str(getattr(error, "error_code", None) or type(error).__name__)
+            status = getattr(error, "status_code", None)
+            kind = BlobConflictError if code in _CONFLICTS or status == 412 else StorageError  # noqa: PLR2004
+            # Not chained: its text has the answer's body, and that may repeat a signature.
+            raise kind(f"Blob Storage answered {status or 'nothing'} ({code})") from None
+        except Exception as error:  # noqa: BLE001  # nonsense makes the SDK raise anything
+            raise StorageError(f"Blob Storage failed ({type(error).__name__})") from None
 
-def open_container(
-    name: str, connection: StorageConnection, patience: Mapping[str, int], settings: Settings
-) -> Container:
-    """A container by connection string, or by address and the platform's identity.
+    def _credential(self) -> "ManagedIdentityCredential":
+        """One for all operations, since it keeps its token."""
+        if self._identity is None:
+            from azure.identity import ManagedIdentityCredential
 
-    Raises StorageError where the SDK refuses the connection.
-    """
-    from azure.storage.blob import ContainerClient, LinearRetry
-
-    options: dict[str, Any] = {
-        "retry_policy": LinearRetry(
-            backoff=patience["retries"] - 1, retry_total=patience["retries"], random_jitter_range=0
-        ),
-        "connection_timeout": patience["connection_timeout"],
-        "read_timeout": patience["read_timeout"],
-        "connection_verify": settings.ca_bundle or True,
-    }
-    with _translated():
-        if connection.connection_string is not None:
-            client = ContainerClient.from_connection_string(connection.connection_string, name, **options)
-        else:
-            uri, credential = connection.blob_service_uri or "", _identity(connection, settings)
-            client = ContainerClient(uri, name, credential=credential, **options)
-    return Container(client)
+            self._identity = ManagedIdentityCredential(
+                client_id=self._connection.client_id,
+                retry_total=0,  # its retries would wait for as long as a Retry-After says
+                connection_timeout=_CONNECT_TIMEOUT,
+                read_timeout=_CONNECT_TIMEOUT,
+                connection_verify=self._ca_bundle or True,
+            )
+        return self._identity
 
 
 def md5(content: bytes) -> bytes:
@@ -178,44 +187,15 @@ def md5(content: bytes) -> bytes:
     return hashlib.md5(content, usedforsecurity=False).digest()
 
 
-def _identity(connection: StorageConnection, settings: Settings) -> "ManagedIdentityCredential":
-    from azure.identity import ManagedIdentityCredential
-
-    return ManagedIdentityCredential(
-        client_id=connection.client_id or settings.identity_client_id,
-        retry_total=0,  # its retries would wait for as long as a Retry-After says
-        connection_timeout=QUICK["connection_timeout"],
-        read_timeout=PATIENT["connection_timeout"],
-        connection_verify=settings.ca_bundle or True,
-    )
+def _date(got: Any) -> str:  # noqa: ANN401  # the SDK's pipeline response
+    return str(got.http_response.headers["Date"])
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    from azure.core.exceptions import AzureError
-
-    try:
-        yield
-    except StorageError:
-        raise
-    except AzureError as error:
-        code = str(getattr(error, "error_code", None) or type(error).__name__)
-        status = getattr(error, "status_code", None)
-        kind = BlobConflictError if code in _CONFLICTS or status == 412 else StorageError  # noqa: PLR2004
-        raise kind(f"Blob Storage answered {status or 'nothing'} ({code})") from error
-    except Exception as error:  # a service that answers nonsense makes the SDK raise anything
-        raise StorageError(f"Blob Storage failed ({type(error).__name__})") from error
-
-
-def _date(response: Any) -> str:  # noqa: ANN401  # the SDK's pipeline response
-    return str(response.http_response.headers["Date"])
-
-
-def _etag(etag: str | None) -> str:
+def _etag(etag: Any) -> str:  # noqa: ANN401  # the SDK types it loosely
     """An ETag in its quotes, which a listing leaves out. Raises ValueError when there is none."""
     if not etag:
         raise ValueError("no ETag")
-    return f'"{etag.strip(chr(34))}"'
+    return f'"{str(etag).strip(chr(34))}"'
 
 
 def _md5(properties: Any) -> bytes | None:  # noqa: ANN401  # BlobProperties, which has no types

@@ -28,13 +28,10 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.events import event
+from shared.events import log_event
 from shared.guids import is_guid
 from shared.settings import Settings
 from shared.usage_summary import SIZE_LIMIT, read_usage_summary
-
-BUDGET = timedelta(seconds=52)
-"""For one refresh, sign-in, retries and waits included."""
 
 ATTEMPT_TIME = timedelta(seconds=45)
 """For one attempt: an answer of 40 seconds still comes through."""
@@ -83,13 +80,13 @@ class PartnerCenterClient:
         self._credential = credential
         self._clock = clock
 
-    def get_usage_summary(self, correlation_id: str) -> Fetched:
-        """The usage summary, or that there is none; ends within BUDGET.
+    def get_usage_summary(self, correlation_id: str, time_allowed: timedelta) -> Fetched:
+        """The usage summary, or that there is none; sign-in, retries and waits end within the time allowed.
 
         Raises UpstreamRefusedError, UpstreamInvalidError, UpstreamUnavailableError, UpstreamTimeoutError,
         ConsentRequiredError for a token without MFA, and whatever the credential raises.
         """
-        ends = self._clock.monotonic() + BUDGET.total_seconds()
+        ends = self._clock.monotonic() + time_allowed.total_seconds()
         request_id, attempt, renewed = str(uuid.uuid4()), 1, False
         while True:
             response = None
@@ -181,7 +178,7 @@ def _read(response: _Response, reply: UpstreamReply) -> tuple[bytes, UpstreamRep
         return b"", reply
     if status == 401 and code in _NO_MFA:  # noqa: PLR2004  # HTTP's
         raise ConsentRequiredError(f"{said}: the consent was given without MFA", reply=reply)
-    if status in (408, 425, 429) or status >= 500:  # noqa: PLR2004  # HTTP's
+    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:  # noqa: PLR2004  # HTTP's
         raise UpstreamUnavailableError(said, reply=reply, retry_after=retry_after(response.headers))
     raise UpstreamRefusedError(said, reply=reply)
 
@@ -207,16 +204,16 @@ def _log_failure(
     error: UsageSummaryError, response: _Response | None, attempt: int, request_id: str, correlation_id: str
 ) -> None:
     headers = response.headers if response else {}
-    _log.warning(
-        event(
-            "upstream.attempt_failed",
-            attempt=attempt,
-            error=type(error).__name__,
-            message=error.message,
-            requestId=request_id,
-            correlationId=correlation_id,
-            # what Microsoft's support asks for
-            msCv=headers.get("MS-CV"),
-            msServerId=headers.get("MS-ServerId"),
-        )
+    log_event(
+        _log,
+        logging.WARNING,
+        "upstream.attempt_failed",
+        attempt=attempt,
+        error=type(error).__name__,
+        message=error.message,
+        requestId=request_id,
+        correlationId=correlation_id,
+        # what Microsoft's support asks for
+        msCv=headers.get("MS-CV"),
+        msServerId=headers.get("MS-ServerId"),
     )

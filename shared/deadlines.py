@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -61,12 +61,12 @@ def retry_after(headers: Mapping[str, str]) -> timedelta | None:
     if text.isascii() and text.isdigit():
         return min(timedelta(seconds=int(text[:9])), _LONGEST_RETRY_AFTER)
     try:
-        until, since = (
-            parsedate_to_datetime(each).replace(tzinfo=UTC) for each in (text, headers.get("Date", ""))
-        )
-    except ValueError:
+        until = parsedate_to_datetime(text)
+        since = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
+        wait = until.replace(tzinfo=UTC) - since.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return min(max(until - since, timedelta()), _LONGEST_RETRY_AFTER)
+    return min(max(wait, timedelta()), _LONGEST_RETRY_AFTER)
 
 
 class _Session(requests.Session):

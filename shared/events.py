@@ -1,11 +1,47 @@
 """One log line an outcome: a stable event name and values, as one JSON object.
 
 Fields given as `extra=` do not reach Application Insights from a Python function; a JSON message does,
-and a query reads it with `parse_json(message)`.
+and a query reads it with `parse_json(message)`. The host drops lines that belong to no running invocation:
+a thread that outlives its invocation keeps its lines, and the next invocation logs them.
 """
 
 import json
+import logging
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timedelta
+
+type Line = tuple[logging.Logger, int, str]
+
+_kept: ContextVar[deque[Line] | None] = ContextVar("kept", default=None)
+
+
+def log_event(logger: logging.Logger, level: int, name: str, /, **values: object) -> None:
+    """Log an outcome, or keep its line where lines are kept."""
+    line, kept = event(name, **values), _kept.get()
+    if kept is None:
+        logger.log(level, "%s", line)
+    else:
+        kept.append((logger, level, line))
+
+
+@contextmanager
+def keeping(lines: deque[Line]) -> Iterator[None]:
+    """Keep what is logged within for `log_kept`."""
+    token = _kept.set(lines)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def log_kept(lines: deque[Line]) -> None:
+    """Log what was kept, each line once."""
+    while lines:
+        logger, level, line = lines.popleft()
+        logger.log(level, "%s", line)
 
 
 def event(name: str, /, **values: object) -> str:

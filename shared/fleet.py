@@ -1,8 +1,8 @@
 """What all instances share about the usage summary: one blob, with the answer in it and the claim on it.
 
 The body and some metadata are the answer. Two metadata say who may ask Partner Center next: `owner` has the
-claim until `until`, or, where `failure` stands beside it, nobody asks before `until`. Every change is
-conditional on the ETag that was read, so of several instances one wins, and a late one is refused.
+claim until `until`, or, where `failure` stands beside it, nobody asks before `until`. Every change is one
+Put Blob on condition of the ETag that was read, so of several instances one wins, and a late one is refused.
 All instants are the clock of the storage service.
 """
 
@@ -12,19 +12,38 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from shared import errors
 from shared.blobs import Blob, Container
-from shared.errors import BlobConflictError, UpstreamReply, UsageSummaryError
+from shared.errors import (
+    BlobConflictError,
+    ConfigurationError,
+    ConsentRequiredError,
+    UpstreamInvalidError,
+    UpstreamRefusedError,
+    UpstreamReply,
+    UpstreamTimeoutError,
+    UpstreamUnavailableError,
+    UsageSummaryError,
+)
 
 CLAIM_LIFE = timedelta(seconds=65)
-"""Longer than any refresh: a living owner is never overtaken, a dead one is after this."""
+"""Longer than any refresh: a living owner is not overtaken, a dead one is after this."""
 
-LONGEST_REST = timedelta(hours=1, minutes=5)
-"""Longer than any back-off: what lasts longer is damaged, and counts for nothing."""
-
-_BLOB = "usagesummary"
+_LONGEST_REST = timedelta(hours=1, minutes=5)  # longer than any back-off: what lasts longer is damaged
+_CLOCK_STEP = timedelta(minutes=5)  # what is fetched later than this from now is damaged
 _NO_BODY = b"{}"  # never an empty blob: the SDK reads one in two requests, between which it may change
 _JSON = "application/json; charset=utf-8"
+
+_FAILURES: dict[str, type[UsageSummaryError]] = {
+    kind.__name__: kind
+    for kind in (
+        ConfigurationError,
+        ConsentRequiredError,
+        UpstreamInvalidError,
+        UpstreamRefusedError,
+        UpstreamTimeoutError,
+        UpstreamUnavailableError,
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -48,71 +67,69 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The blob as read: the answer in it, and who asks next or why nobody does, until when."""
+    """The blob as read at an instant: the answer in it, and until when to keep away, because of what."""
 
     etag: str | None
     at: datetime
     answer: Answer | None = None
-    owner: str | None = None
     until: datetime | None = None
     failure: UsageSummaryError | None = None
 
     @property
-    def is_claimed(self) -> bool:
-        """Whether to keep away for now."""
-        return self.left > timedelta()
-
-    @property
-    def left(self) -> timedelta:
-        """How long to keep away."""
+    def keep_away(self) -> timedelta:
+        """How long nobody but the owner of the claim asks, if there is a claim or a back-off."""
         left = self.until - self.at if self.until is not None else timedelta()
-        return left if left < LONGEST_REST else timedelta()
+        return left if timedelta() < left < _LONGEST_REST else timedelta()
 
 
 class Fleet:
-    """The blob; every method raises StorageError when Blob Storage fails."""
+    """The blob of one partner; every method raises StorageError when Blob Storage fails."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container, partner: str) -> None:
         self._container = container
+        self._name = blob_name(partner)
 
     def read(self) -> Shared:
-        """What is shared now; what is damaged or of another version counts as absent."""
-        reading = self._container.read(_BLOB)
+        """What is shared now; what is damaged counts as absent."""
+        reading = self._container.read(self._name)
         if reading.blob is None:
             return Shared(None, reading.at)
         try:
             return _decode(reading.blob, reading.at)
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (KeyError, ValueError, TypeError):
             return Shared(reading.blob.etag, reading.at)
 
     def claim(self, shared: Shared, owner: str) -> str | None:
         """Take the claim on what was read; the blob's new ETag, or None when another was faster."""
-        return self._annotate(shared, {"owner": owner, "until": _text(shared.at + CLAIM_LIFE)})
+        claim = {"owner": owner, "until": _text(shared.at + CLAIM_LIFE)}
+        return self._put(shared.answer, claim, shared.etag)
 
     def back_off(self, shared: Shared, etag: str, error: UsageSummaryError, until: datetime) -> None:
         """Give the claim back, and tell all instances to keep away until then, and why."""
-        claimed = Shared(etag, shared.at, shared.answer)
-        self._annotate(claimed, {"until": _text(until), "failure": _encode_failure(error)})
+        reply = error.reply
+        said = [reply.status, reply.code, reply.request_id] if reply else None
+        failure = json.dumps([type(error).__name__, error.message[:1000], said])
+        self._put(shared.answer, {"until": _text(until), "failure": failure}, etag)
 
     def publish(self, answer: Answer, etag: str) -> bool:
         """Replace answer and claim in one write; False when the claim was lost meanwhile."""
-        try:
-            body = answer.body or _NO_BODY
-            self._container.write(_BLOB, body, _JSON, replacing=etag, metadata=_encode(answer))
-        except BlobConflictError:
-            found = self.read().answer  # the first write may have succeeded and its response been lost
-            return found is not None and found.request_id == answer.request_id
-        return True
+        return self._put(answer, {}, etag) is not None
 
-    def _annotate(self, shared: Shared, claim: dict[str, str]) -> str | None:
-        metadata = (_encode(shared.answer) if shared.answer else {}) | claim
+    def _put(self, answer: Answer | None, claim: dict[str, str], replacing: str | None) -> str | None:
+        """Write answer and claim; None when another was faster."""
+        metadata = (_encode(answer) if answer else {}) | claim
+        body = answer.body if answer and answer.body else _NO_BODY
         try:
-            if shared.etag is None:
-                return self._container.write(_BLOB, _NO_BODY, _JSON, replacing=None, metadata=metadata)
-            return self._container.annotate(_BLOB, metadata, replacing=shared.etag)
+            return self._container.write(self._name, body, _JSON, replacing=replacing, metadata=metadata)
         except BlobConflictError:
-            found = self._container.read(_BLOB).blob  # as above
+            # The write may have succeeded, its response been lost, and its repetition refused.
+            found = self._container.read(self._name).blob
             return found.etag if found is not None and found.metadata == metadata else None
+
+
+def blob_name(partner: str) -> str:
+    """Where the answer of a partner lies; apps of several partners may have one storage account."""
+    return f"usagesummary-{hashlib.sha256(partner.encode()).hexdigest()[:16]}"
 
 
 def _encode(answer: Answer) -> dict[str, str]:
@@ -129,39 +146,26 @@ def _encode(answer: Answer) -> dict[str, str]:
 
 
 def _decode(blob: Blob, at: datetime) -> Shared:
-    metadata, answer = blob.metadata, None
+    metadata, answer, failure = blob.metadata, None, None
     if "fetched" in metadata:
-        reply = None
-        if "nousagedata" in metadata:
-            status, code = json.loads(metadata["nousagedata"])
-            reply = UpstreamReply(int(status), code, metadata["requestid"])
-        body = b"" if reply else blob.content
-        if _digest(body) != metadata["digest"]:
-            raise ValueError("not the body that was written")
-        answer = Answer(
-            body,
-            _instant(metadata["fetched"]),
-            metadata["requestid"],
-            metadata["correlationid"],
-            reply,
-        )
+        request_id, fetched_at = metadata["requestid"], _instant(metadata["fetched"])
+        said = [*json.loads(metadata["nousagedata"]), request_id] if "nousagedata" in metadata else None
+        body = blob.content if said is None else b""
+        if _digest(body) != metadata["digest"] or fetched_at > at + _CLOCK_STEP:
+            raise ValueError("not what was written")
+        answer = Answer(body, fetched_at, request_id, metadata["correlationid"], _reply(said))
     until = _instant(metadata["until"]) if "until" in metadata else None
-    failure = _decode_failure(metadata["failure"]) if "failure" in metadata else None
-    return Shared(blob.etag, at, answer, metadata.get("owner"), until, failure)
+    if "failure" in metadata:
+        name, message, said = json.loads(metadata["failure"])
+        failure = _FAILURES[name](str(message), reply=_reply(said))
+    return Shared(blob.etag, at, answer, until, failure)
 
 
-def _encode_failure(error: UsageSummaryError) -> str:
-    reply = error.reply
-    return json.dumps(
-        [type(error).__name__, error.message[:1000], reply and [reply.status, reply.code, reply.request_id]]
-    )
-
-
-def _decode_failure(text: str) -> UsageSummaryError:
-    name, message, reply = json.loads(text)
-    kinds = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
-    kind: type[UsageSummaryError] = kinds[name]
-    return kind(str(message), reply=UpstreamReply(*reply) if reply else None)
+def _reply(said: list[str | None] | None) -> UpstreamReply | None:
+    if said is None:
+        return None
+    status, code, request_id = said
+    return UpstreamReply(int(status or ""), None if code is None else str(int(code)), request_id)
 
 
 def _digest(body: bytes) -> str:

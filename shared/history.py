@@ -16,7 +16,7 @@ from shared import snapshots
 from shared.blobs import Blob, Container, ListedBlob, md5
 from shared.clock import Clock
 from shared.errors import BlobConflictError, RecordError
-from shared.events import event
+from shared.events import log_event
 from shared.fleet import Answer
 from shared.snapshots import Row, SnapshotName
 from shared.usage_summary import Json, parse, read_usage_summary
@@ -129,7 +129,7 @@ class Record:
                 raise ValueError("not what was written")
             return snapshots.parse_ndjson(head.content)
         except _DAMAGED:
-            _log.warning(event("history.damaged", blob=NDJSON))
+            log_event(_log, logging.WARNING, "history.damaged", blob=NDJSON)
             return []
 
     def _prefixes(self, since: date | None) -> Iterator[str]:
@@ -137,8 +137,10 @@ class Record:
         if since is None:
             yield snapshots.PREFIX
             return
-        # A snapshot has the date of the storage service, whose clock may be ahead of this one.
+        # A snapshot has the date of the storage service, whose clock may be ahead of this one; and a run that
+        # was overtaken may have written one of the day before.
         until = max(since, self._clock.now().date()) + timedelta(days=1)
+        since -= timedelta(days=1)
         months = range(since.year * 12 + since.month - 1, until.year * 12 + until.month)
         yield from (f"{snapshots.PREFIX}{month // 12:04}/{month % 12 + 1:02}/" for month in months)
 
@@ -154,7 +156,7 @@ class Record:
                     raise ValueError("not what was written")
                 yield snapshots.row_of(name, blob.content)
             except _DAMAGED:
-                _log.error(event("snapshot.damaged", blob=name.name))
+                log_event(_log, logging.ERROR, "snapshot.damaged", blob=name.name)
 
     def _latest(self, rows: Iterable[Row]) -> bytes:
         newest = max(map(snapshots.source_of, rows), key=_order)

@@ -26,6 +26,7 @@ from shared.fleet import Answer
 from shared.freshness import Decision
 
 _ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_ENTITY_TAGS = re.compile(rf"(?:{_ENTITY_TAG.pattern}|[,\s])*")
 _SECOND = timedelta(seconds=1)
 
 _FORWARD_REASONS = {
@@ -134,7 +135,8 @@ def respond(
 def is_match(if_none_match: str | None, etag: str) -> bool:
     """Whether If-None-Match lists an entity tag, by weak comparison (RFC 9110, 13.1.2)."""
     value = (if_none_match or "").strip()
-    return value == "*" or etag in _ENTITY_TAG.findall(value)
+    is_list = _ENTITY_TAGS.fullmatch(value) is not None
+    return value == "*" or (is_list and etag in _ENTITY_TAG.findall(value))
 
 
 def _representation(

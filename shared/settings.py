@@ -5,6 +5,7 @@ a secret may have been pasted into the wrong place.
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -99,12 +100,16 @@ class Settings:
     ca_bundle: str | None
 
 
-def read_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings in a mapping of names to values.
+def read_settings(environ: Mapping[str, str], exists: Callable[[str], bool] = bool) -> Settings:
+    """The settings in a mapping of names to values; `exists` tells whether there is a file (any).
 
     Raises ConfigurationError, which names every setting that is missing, wrong or contradictory.
     """
     reader = _Reader(environ)
+    ca_bundle = next(filter(reader.text, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")), None)
+    for name in (ca_bundle, "PARTNER_CENTER_CLIENT_CERTIFICATE_PATH"):
+        if name and reader.text(name) and not exists(reader.text(name)):
+            reader.fault(name, "the path of a file that exists")
     cloud = _cloud(reader)
     tenant_id = reader.such(
         "PARTNER_CENTER_TENANT_ID",
@@ -135,7 +140,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             min_refresh=reader.seconds("USAGE_CACHE_MIN_REFRESH_SECONDS", 60, at_least=1),
         ),
         identity_client_id=reader.text("AZURE_CLIENT_ID") or None,
-        ca_bundle=reader.text("REQUESTS_CA_BUNDLE") or reader.text("SSL_CERT_FILE") or None,
+        ca_bundle=reader.text(ca_bundle) if ca_bundle else None,
     )
     if reader.faults:
         raise ConfigurationError("; ".join(reader.faults))
@@ -283,14 +288,29 @@ def _connection(reader: _Reader, name: str) -> StorageConnection | None:
     if connection_string and (uri_names or account):
         reader.faults.append(f"{name} and {name}__… exclude each other")
     if connection_string:
-        pairs = dict(pair.partition("=")[::2] for pair in connection_string.split(";"))
-        if not {"UseDevelopmentStorage", "AccountName", "BlobEndpoint"} & pairs.keys():
-            reader.fault(name, "a storage connection string")
+        if not _is_connection_string(connection_string):
+            reader.fault(name, "a storage connection string with an account and its key, or a signature")
         return StorageConnection(connection_string=connection_string)
-    client_id = reader.text(f"{name}__clientId") or None
+    client_id = reader.text(f"{name}__clientId") or reader.text("AZURE_CLIENT_ID") or None
+    if reader.text(f"{name}__clientId") and not (uri_names or account):
+        reader.fault(f"{name}__blobServiceUri", "the account's address, which the identity is for")
     if uri_names:
         return StorageConnection(blob_service_uri=reader.address(uri_names[0]), client_id=client_id)
     if account:
         uri = f"https://{account}.blob.core.windows.net"
         return StorageConnection(blob_service_uri=uri, client_id=client_id)
     return None
+
+
+def _is_connection_string(text: str) -> bool:
+    """Whether the SDK can make an account and a credential of it."""
+    parts = [part.partition("=") for part in text.strip(";").split(";")]
+    pairs = {name: value for name, _, value in parts}
+    try:
+        has_key = bool(pairs.get("AccountName") and b64decode(pairs.get("AccountKey", ""), validate=True))
+    except ValueError:
+        has_key = False
+    has_signature = "SharedAccessSignature" in pairs and bool({"AccountName", "BlobEndpoint"} & pairs.keys())
+    return all(value for _, _, value in parts) and (
+        has_key or has_signature or pairs.get("UseDevelopmentStorage") == "true"
+    )

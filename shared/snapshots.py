@@ -154,7 +154,7 @@ def csv_text(rows: Iterable[Row]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows([_csv_cell(row[column]) for column in COLUMNS] for row in rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="replace")
 
 
 def manifest(rows: Sequence[Row], files: dict[str, tuple[int, bytes]], generated_at: Json) -> bytes:

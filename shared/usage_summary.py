@@ -45,7 +45,7 @@ def read_usage_summary(body: bytes) -> UsageSummary:
         raise UpstreamInvalidError("the answer is not a JSON object")
     try:
         document = parse(body)
-        dump(document)  # text that is no Unicode (half a surrogate pair) could not be recorded
+        dump(document)  # what nests too deeply for that could not be recorded
     except (ValueError, RecursionError):
         raise UpstreamInvalidError("the answer is not JSON in UTF-8") from None
     if not isinstance(document, dict):
@@ -75,9 +75,12 @@ def parse(text: bytes) -> Json:
 
 
 def dump(value: Json, *, indent: int | None = None) -> bytes:
-    """Values to JSON in UTF-8, each number as it was written. Raises ValueError for no Unicode."""
+    """Values to JSON in UTF-8, each number as it was written; half a surrogate pair makes all of it ASCII."""
     separators = (",", ":") if indent is None else (",", ": ")
-    return simplejson.dumps(value, ensure_ascii=False, indent=indent, separators=separators).encode()
+    try:
+        return simplejson.dumps(value, ensure_ascii=False, indent=indent, separators=separators).encode()
+    except UnicodeEncodeError:
+        return simplejson.dumps(value, indent=indent, separators=separators).encode()
 
 
 def _without_personal_data(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

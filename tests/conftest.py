@@ -10,12 +10,13 @@ from typing import Any
 
 import hypothesis
 import pytest
-from azure.storage.blob import BlobClient
+from azure.storage.blob import BlobClient, ContainerClient
 
-from dev.azurite import Azurite
+from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Simulator, World
-from shared.blobs import PATIENT, Container, open_container
+from shared.blobs import PATIENT, Container
 from shared.clock import Clock
+from shared.fleet import blob_name
 from shared.settings import Settings, StorageConnection, read_settings
 
 hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine is no defect
@@ -26,7 +27,8 @@ hypothesis.settings.load_profile("steady")
 class ManualClock:
     """Time that passes only when somebody sleeps or a test says so."""
 
-    instant: datetime = datetime(2026, 11, 21, 8, tzinfo=UTC)
+    # Begins now: Azurite's clock, and that on which MSAL checks what it signs, are the machine's.
+    instant: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     slept: list[float] = field(default_factory=list)
 
     def clock(self) -> Clock:
@@ -100,10 +102,10 @@ def settings(environ: dict[str, str]) -> Settings:
 
 
 @pytest.fixture
-def container(azurite: Azurite, settings: Settings) -> Container:
+def container(azurite: Azurite) -> Container:
     """An empty container that does not exist yet."""
     connection = StorageConnection(connection_string=azurite.connection_string)
-    return open_container(f"test-{uuid.uuid4().hex[:12]}", connection, PATIENT, settings)
+    return Container(f"test-{uuid.uuid4().hex[:12]}", connection, PATIENT, None)
 
 
 def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
@@ -120,9 +122,25 @@ def _json(record: logging.LogRecord) -> dict[str, Any]:
     return line if isinstance(line, dict) else {}
 
 
+def beside(client: ContainerClient) -> Container:
+    """The app's view of a container of Azurite."""
+    endpoint = client.url.removesuffix(f"/{client.container_name}")
+    text = f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={endpoint}"
+    return Container(client.container_name, StorageConnection(text), PATIENT, None)
+
+
 def delete_shared_answer(azurite: Azurite, environ: dict[str, str]) -> None:
     """Delete what the fleet shares."""
     with BlobClient.from_connection_string(
-        azurite.connection_string, environ["USAGE_CACHE_CONTAINER"], "usagesummary"
+        azurite.connection_string, environ["USAGE_CACHE_CONTAINER"], shared_name(environ)
     ) as blob:
         blob.delete_blob()
+
+
+def shared_name(environ: dict[str, str]) -> str:
+    """The name of the blob that the fleet shares."""
+    return blob_name(partner_of(environ))
+
+
+def partner_of(environ: dict[str, str]) -> str:
+    return f"{environ['PARTNER_CENTER_BASE_URL']} {environ['PARTNER_CENTER_TENANT_ID']}"

@@ -11,7 +11,7 @@ import pytest
 from dev.simulator import Delivery, Exchange, Fault, Service, Simulator, World
 from shared.answers import Result, Source
 from shared.app import App
-from shared.blobs import PATIENT, open_container
+from shared.blobs import PATIENT, Container
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -26,7 +26,7 @@ from shared.fleet import CLAIM_LIFE, Answer, Fleet
 from shared.freshness import NO_DIRECTIVES, Decision, RequestDirectives
 from shared.http import respond
 from shared.settings import Settings
-from tests.conftest import ManualClock, events
+from tests.conftest import ManualClock, events, partner_of
 
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
 NEW = b'{"totalCost":2}'
@@ -75,8 +75,9 @@ class Instances:
 
 @pytest.fixture
 def instances(environ: dict[str, str], settings: Settings, simulator: Simulator) -> Iterator[Instances]:
-    cache = open_container(settings.cache_container, settings.cache_storage, PATIENT, settings)
-    yield Instances(environ, simulator.world, ManualClock(datetime.now(UTC)), Fleet(cache))
+    cache = Container(settings.cache_container, settings.cache_storage, PATIENT, None)
+    fleet = Fleet(cache, partner_of(environ))
+    yield Instances(environ, simulator.world, ManualClock(datetime.now(UTC)), fleet)
     settle()
 
 

@@ -35,7 +35,7 @@ from shared.errors import (
 from shared.fleet import Answer, Fleet
 from shared.freshness import NO_DIRECTIVES, RequestDirectives
 from shared.http import respond
-from tests.conftest import ManualClock, events
+from tests.conftest import ManualClock, beside, events, partner_of, shared_name
 
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
 NO_CACHE, ONLY_IF_CACHED = RequestDirectives(no_cache=True), RequestDirectives(only_if_cached=True)
@@ -76,7 +76,7 @@ class Place:
 
     @property
     def cache(self) -> Container:
-        return Container(self.container("USAGE_CACHE_CONTAINER"))
+        return beside(self.container("USAGE_CACHE_CONTAINER"))
 
     def blobs(self) -> dict[str, tuple[str, bytes]]:
         """The record: ETag and content of every blob in both containers, by name."""
@@ -89,7 +89,7 @@ class Place:
 
     def store(self, fetched_at: datetime) -> None:
         """An answer that the fleet has had since then."""
-        fleet = Fleet(self.cache)
+        fleet = Fleet(self.cache, partner_of(self.environ))
         etag = fleet.claim(fleet.read(), "before")
         assert etag is not None
         assert fleet.publish(replace(OLD, fetched_at=fetched_at), etag)
@@ -143,15 +143,16 @@ USAGE_CACHE_FRESH_SECONDS USAGE_CACHE_STALE_WHILE_REVALIDATE_SECONDS USAGE_CACHE
 
 
 @pytest.mark.parametrize(("value", "named"), [("canary!", ALL), ("", REQUIRED)], ids=["wrong", "missing"])
-def test_with_wrong_settings_the_app_lives_and_says_once_what_is_wrong(
+def test_with_wrong_settings_the_app_lives_and_says_each_time_what_is_wrong(
     caplog: pytest.LogCaptureFixture, value: str, named: str
 ) -> None:
     app = App(dict.fromkeys(ALL.split(), value), ManualClock().clock())
-    (line,) = events(caplog, "configuration.wrong")
-    assert [name for name in named.split() if name not in line["message"]] == []
     for directives in (NO_DIRECTIVES, NO_CACHE, ONLY_IF_CACHED):
         response = respond(ask(app, directives), "", app.freshness.fresh, if_none_match="*", is_head=False)
         assert (response.status, json.loads(response.body)["code"]) == (500, "configuration")
+    for line in (lines := events(caplog, "configuration.wrong")):
+        assert [name for name in named.split() if name not in line["message"]] == []
+    assert len(lines) == 3
     with pytest.raises(ConfigurationError):
         app.take_snapshot()
     assert said(caplog) == ["ConfigurationError"]
@@ -332,7 +333,7 @@ def test_a_shared_answer_that_can_only_be_read_is_served(place: Place) -> None:
 
 @pytest.mark.parametrize("metadata", [{}, {"fetched": "yesterday"}], ids=["none", "wrong"])
 def test_a_garbage_blob_costs_no_answer_and_is_replaced(place: Place, metadata: dict[str, str]) -> None:
-    place.cache.write("usagesummary", b"garbage", "text/plain", replacing=None, metadata=metadata)
+    place.cache.write(shared_name(place.environ), b"garbage", "text/plain", replacing=None, metadata=metadata)
     assert [body(ask(place.start())) for _ in range(2)] == [place.world.document] * 2
     assert len(place.calls()) == 1
 

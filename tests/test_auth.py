@@ -324,7 +324,8 @@ def test_each_way_of_authentication_leads_to_the_document(
     }
     settings = replace(settings, client_authentication=ways[way])
     credential = AppUserCredential(settings, manual_clock.clock())
-    fetched = PartnerCenterClient(settings, credential, manual_clock.clock()).get_usage_summary(str(uuid4()))
+    client = PartnerCenterClient(settings, credential, manual_clock.clock())
+    fetched = client.get_usage_summary(str(uuid4()), timedelta(seconds=50))
     assert fetched.body == DOCUMENT
     form = next(each.form for each in world.exchanges if each.form)
     assert ("client_secret" in form, "client_assertion" in form) == (way == "secret", way != "secret")

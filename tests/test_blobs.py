@@ -13,9 +13,9 @@ import pytest
 import trustme
 from azure.storage.blob import BlobBlock, ContainerClient
 
-from dev.azurite import ACCOUNT, ACCOUNT_KEY
+from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Fault, Service, Simulator
-from shared.blobs import QUICK, Container, Reading, open_container
+from shared.blobs import QUICK, Container, Reading
 from shared.errors import BlobConflictError, StorageError
 from shared.settings import Settings, StorageConnection
 from tests.test_deadlines import Talk, peer, saying
@@ -35,11 +35,13 @@ def _dropped_sockets() -> Iterator[None]:
 
 
 @pytest.fixture
-def beside(container: Container) -> ContainerClient:
+def beside(container: Container, azurite: Azurite) -> Iterator[ContainerClient]:
     """The same container, there already, by the SDK alone."""
-    client = container._client  # noqa: SLF001  # only it knows the name
-    client.create_container()
-    return client
+    with container._client() as client:  # noqa: SLF001  # only it knows the name
+        client.create_container()
+        name = client.container_name
+    with ContainerClient.from_connection_string(azurite.connection_string, name) as client:
+        yield client
 
 
 def is_now(instant: datetime) -> bool:
@@ -66,7 +68,8 @@ def test_the_first_write_creates_the_container_and_keeps_everything(container: C
     assert (reading.blob.content, reading.blob.etag) == (content, etag)
     assert reading.blob.metadata == metadata
     assert reading.blob.md5 == md5(content, usedforsecurity=False).digest()
-    properties = container._client.get_blob_client(NAME).get_blob_properties()  # noqa: SLF001
+    with container._client() as client:  # noqa: SLF001  # the SDK's view of the same
+        properties = client.get_blob_client(NAME).get_blob_properties()
     assert properties.content_settings.content_type == JSON
 
 
@@ -110,22 +113,6 @@ def test_a_blob_that_is_gone_is_not_replaced(container: Container, beside: Conta
     assert container.read(NAME).blob is None
 
 
-def test_metadata_is_replaced_by_who_knows_the_blob_and_the_content_stays(container: Container) -> None:
-    first = container.write(NAME, b"content", JSON, replacing=None, metadata={"a": "1", "b": "2"})
-    second = container.annotate(NAME, {"c": "3"}, replacing=first)
-    with pytest.raises(BlobConflictError):
-        container.annotate(NAME, {"d": "4"}, replacing=first)
-    blob = container.read(NAME).blob
-    assert blob is not None
-    assert (blob.content, blob.etag, blob.metadata) == (b"content", second, {"c": "3"})
-    assert blob.md5 == md5(b"content", usedforsecurity=False).digest()
-
-
-def test_annotating_what_is_not_there_is_an_error(container: Container) -> None:
-    with pytest.raises(StorageError):
-        container.annotate(NAME, {"a": "1"}, replacing=ELSEWHERE)
-
-
 def test_a_listing_is_by_name_below_a_prefix_and_its_etags_are_good_for_writing(container: Container) -> None:
     names = ["usage/b", "usage/a/2", "usage/a/10", "elsewhere", "usage-not"]
     etags = {name: container.write(name, name.encode(), JSON, replacing=None) for name in names}
@@ -140,7 +127,7 @@ def test_a_listing_is_by_name_below_a_prefix_and_its_etags_are_good_for_writing(
         assert each.md5 == blob.md5
         container.write(each.name, b"new", JSON, replacing=each.etag)
         with pytest.raises(BlobConflictError):
-            container.annotate(each.name, {}, replacing=each.etag)
+            container.write(each.name, b"newer", JSON, replacing=each.etag)
     assert container.list("nothing") == []
 
 
@@ -165,7 +152,7 @@ def test_an_instance_whose_container_was_created_meanwhile_writes_too(
 
 
 def opened(connection: StorageConnection, settings: Settings) -> Container:
-    return open_container("usage", connection, QUICK, settings)
+    return Container("usage", connection, QUICK, settings.ca_bundle)
 
 
 def at(address: str) -> StorageConnection:
@@ -180,7 +167,6 @@ def outcomes(container: Container) -> dict[str, object]:
     calls: dict[str, Callable[[], object]] = {
         "read": lambda: container.read(NAME),
         "write": lambda: container.write(NAME, b"{}", JSON, replacing=None),
-        "annotate": lambda: container.annotate(NAME, {"a": "1"}, replacing=ELSEWHERE),
         "list": container.list,
     }
     found: dict[str, object] = {}
@@ -227,7 +213,7 @@ def test_storage_fails_soon_when_the_service(settings: Settings, name: str) -> N
     began = time.monotonic()
     with peer(NONSENSE[name]) as address:
         assert outcomes(opened(at(address), settings)) == dict.fromkeys(
-            ("read", "write", "annotate", "list"), StorageError
+            ("read", "write", "list"), StorageError
         )
     assert time.monotonic() - began < 4
 
@@ -281,15 +267,6 @@ def test_storage_by_identity_is_asked_with_its_token(simulator: Simulator, setti
     assert world.claims(token)["aud"] == "https://storage.azure.com/"
 
 
-def test_without_a_client_id_of_its_own_storage_takes_the_identity_of_the_app(
-    simulator: Simulator, settings: Settings
-) -> None:
-    world = simulator.world
-    settings = replace(settings, identity_client_id=world.managed_identity_client_id)
-    opened(replace(by_identity(simulator), client_id=None), settings).read(NAME)
-    assert world.exchanges[0].query["client_id"] == world.managed_identity_client_id
-
-
 def test_storage_follows_the_ca_bundle(simulator: Simulator, settings: Settings, tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "foreign.pem"))
     settings = replace(settings, ca_bundle=str(tmp_path / "foreign.pem"))
@@ -307,3 +284,13 @@ def test_storage_fails_soon_when_the_identity_is_down(
     with pytest.raises(StorageError):
         opened(by_identity(simulator), settings).read(NAME)
     assert time.monotonic() - began < 2.5
+
+
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-"]
+)
+def test_storage_that_drips_fails_within_its_time(start: bytes) -> None:
+    began = time.monotonic()
+    with peer(saying(start, b"x")) as address, pytest.raises(StorageError):
+        Container("usage", at(address), timedelta(seconds=0.5), None).read(NAME)
+    assert time.monotonic() - began < 2

@@ -14,7 +14,7 @@ import trustme
 from dev.simulator import SCENARIOS, Delivery, Exchange, Fault, Service, Simulator, World
 from dev.simulator.world import BOM, DOCUMENT, SECRET_NAME
 from shared.auth import AppUserCredential
-from shared.client import BUDGET, Fetched, PartnerCenterClient
+from shared.client import Fetched, PartnerCenterClient
 from shared.errors import (
     ConsentRequiredError,
     UpstreamInvalidError,
@@ -29,6 +29,7 @@ from tests.conftest import ManualClock, events
 from tests.test_deadlines import peer
 
 ID = "6f1f1a0e-4a55-4d0c-9e61-0a6a3c3b9d01"
+BUDGET = timedelta(seconds=50)
 PC = Service.PARTNER_CENTER
 ENTRA_TWICE = [("entra", 200), ("entra", 200)]  # discovery, token
 DOWN, REFUSED = Fault(PC, 503), Fault(PC, 401)
@@ -111,21 +112,21 @@ def in_turn(world: World, *faults: Fault | None) -> None:
 
 def failing(client: PartnerCenterClient) -> UsageSummaryError:
     with pytest.raises(UsageSummaryError) as raised:
-        client.get_usage_summary(ID)
+        client.get_usage_summary(ID, BUDGET)
     return raised.value
 
 
 def test_the_first_call_signs_in_and_later_ones_do_not(
     client: PartnerCenterClient, world: World, manual_clock: ManualClock
 ) -> None:
-    first, second = client.get_usage_summary(ID), client.get_usage_summary(ID)
+    first, second = client.get_usage_summary(ID, BUDGET), client.get_usage_summary(ID, BUDGET)
     assert crossed(world) == [*ENTRA_TWICE, ("partner-center", 200), ("partner-center", 200)]
     assert first == Fetched(DOCUMENT, None, ids(world)[0], ID, manual_clock.instant.timestamp())
     assert first.request_id != second.request_id == ids(world)[1]
 
 
 def test_the_request_carries_what_partner_center_asks_for(client: PartnerCenterClient, world: World) -> None:
-    client.get_usage_summary(ID)
+    client.get_usage_summary(ID, BUDGET)
     call = calls(world)[0]
     assert (call.method, call.path, call.query) == ("GET", "/v1/usagesummary", {})
     token = call.headers["authorization"].removeprefix("Bearer ")
@@ -144,7 +145,7 @@ def test_a_request_id_is_used_again_where_no_answer_came_and_only_there(
     client: PartnerCenterClient, world: World, faults: list[Fault]
 ) -> None:
     in_turn(world, *faults)
-    assert client.get_usage_summary(ID).request_id == ids(world)[-1]
+    assert client.get_usage_summary(ID, BUDGET).request_id == ids(world)[-1]
     is_same = [one == another for one, another in pairwise(ids(world))]
     assert is_same == [fault in (NEVER, RESET) for fault in faults]
     assert {call.headers["ms-correlationid"] for call in calls(world)} == {ID}
@@ -156,14 +157,14 @@ def test_a_scenario_that_ends_well_gives_the_document_without_its_mark(
 ) -> None:
     world.delay = 0.05
     world.choose(scenario)
-    fetched = client.get_usage_summary(ID)
+    fetched = client.get_usage_summary(ID, BUDGET)
     assert (fetched.body, fetched.request_id) == (DOCUMENT, ids(world)[GOOD[scenario] - 1])
 
 
 @pytest.mark.parametrize("scenario", NO_DATA)
 def test_no_usage_data_is_an_answer(client: PartnerCenterClient, world: World, scenario: str) -> None:
     world.choose(scenario)
-    fetched = client.get_usage_summary(ID)
+    fetched = client.get_usage_summary(ID, BUDGET)
     assert (fetched.body, len(calls(world))) == (b"", 1)
     assert fetched.no_usage_data == UpstreamReply(NO_DATA[scenario], "3000", ids(world)[0])
 
@@ -173,7 +174,7 @@ def test_no_usage_data_goes_by_the_code_of_400_and_404_alone(
     client: PartnerCenterClient, world: World, body: bytes
 ) -> None:
     in_turn(world, *(Fault(PC, status, lambda _: body) for status in (404, 400, 403)))
-    assert None not in [client.get_usage_summary(ID).no_usage_data for _ in range(2)]
+    assert None not in [client.get_usage_summary(ID, BUDGET).no_usage_data for _ in range(2)]
     assert isinstance(failing(client), UpstreamRefusedError)
 
 
@@ -201,10 +202,10 @@ def test_an_error_body_without_a_code_has_none(
 def test_a_refused_token_is_renewed_once_and_the_call_repeated_once(
     client: PartnerCenterClient, world: World, manual_clock: ManualClock
 ) -> None:
-    client.get_usage_summary(ID)
+    client.get_usage_summary(ID, BUDGET)
     world.exchanges.clear()
     world.withdraw_access_tokens()
-    client.get_usage_summary(ID)
+    client.get_usage_summary(ID, BUDGET)
     assert crossed(world) == [("partner-center", 401), *ENTRA_TWICE, ("partner-center", 200)]
     assert len({call.headers["authorization"] for call in calls(world)}) == 2
     assert sum(manual_clock.slept) == 0
@@ -224,7 +225,7 @@ def test_a_better_consent_is_used_without_a_restart(
         world.app_only = False
     assert crossed(world).count(("entra", 200)) == 2
     world.consent()
-    assert client.get_usage_summary(ID).body == DOCUMENT
+    assert client.get_usage_summary(ID, BUDGET).body == DOCUMENT
 
 
 def test_a_redirect_is_followed_nowhere(
@@ -255,7 +256,7 @@ def test_a_short_retry_after_is_waited_for(
     client: PartnerCenterClient, world: World, manual_clock: ManualClock
 ) -> None:
     in_turn(world, Fault(PC, 429, headers={"retry-after": "4"}))
-    assert client.get_usage_summary(ID).body == DOCUMENT
+    assert client.get_usage_summary(ID, BUDGET).body == DOCUMENT
     assert manual_clock.slept == [4]
 
 
@@ -323,7 +324,7 @@ def test_an_answer_of_2_mib_is_refused_before_all_of_it_came(
 def test_a_packed_answer_is_unpacked_as_far_as_it_may_go(client: PartnerCenterClient, world: World) -> None:
     documents = [gzip.compress(BOM + DOCUMENT), gzip.compress(b" " * 10 * 1024 * 1024), b"nonsense"]
     world.faults[PC] = Fault(PC, 200, lambda _: documents[0], {"content-encoding": "gzip"})
-    assert client.get_usage_summary(ID).body == DOCUMENT
+    assert client.get_usage_summary(ID, BUDGET).body == DOCUMENT
     for message in ("the answer is larger than 1 MiB", "the answer broke off"):
         documents.pop(0)
         assert failing(client).message == message
@@ -334,7 +335,7 @@ def test_a_netrc_does_not_replace_the_authorization(
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n", encoding="utf-8")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert client.get_usage_summary(ID).body == DOCUMENT
+    assert client.get_usage_summary(ID, BUDGET).body == DOCUMENT
     authorizations = [each.headers.get("authorization", "none").split(" ")[0] for each in world.exchanges]
     assert authorizations == ["none", "none", "Bearer"]
 

@@ -12,7 +12,7 @@ import requests
 import trustme
 
 from dev.simulator import Simulator
-from shared.deadlines import session_for
+from shared.deadlines import retry_after, session_for
 from shared.errors import ConfigurationError, UpstreamTimeoutError, UpstreamUnavailableError
 
 type Talk = Callable[[socket.socket], None]
@@ -251,3 +251,27 @@ def test_a_session_whose_time_is_over_is_of_no_use_however_quick_the_peer() -> N
 
     with peer(answering(b"quick")) as address, pytest.raises(UpstreamTimeoutError):
         errand(address)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "120"}, 120),
+        ({"Retry-After": "0"}, 0),
+        ({"Retry-After": "9" * 30}, 3600),
+        ({"Retry-After": "Sat, 21 Nov 2026 08:00:30 GMT", "Date": "Sat, 21 Nov 2026 08:00:00 GMT"}, 30),
+        ({"Retry-After": "Sat, 21 Nov 2026 07:00:00 GMT", "Date": "Sat, 21 Nov 2026 08:00:00 GMT"}, 0),
+        ({"Retry-After": "Mon, 20 Nov 2000 19:12:08 GMT"}, 0),
+        ({"Retry-After": "Mon, 20 Nov 9999 19:12:08 GMT"}, 3600),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_an_hour_at_most(headers: dict[str, str], seconds: int) -> None:
+    assert retry_after(headers) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "soon", "-1", "1.5", "Mon, 20 Nov 1995 19:12:08 +99999999999999", "Mon, 99 Nov 1995 99:99:99"],
+)
+def test_a_retry_after_that_is_nonsense_counts_as_absent(text: str) -> None:
+    assert retry_after({"Retry-After": text}) is None

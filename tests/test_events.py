@@ -1,6 +1,9 @@
 """The log line of an outcome: one JSON object with stable names."""
 
 import json
+import logging
+import threading
+from collections import deque
 from datetime import UTC, datetime, timedelta, timezone
 from http import HTTPStatus
 from pathlib import PurePosixPath
@@ -9,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.events import event
+from shared.events import Line, event, keeping, log_event, log_kept
 
 
 def test_an_event_is_its_name_and_its_values_in_order() -> None:
@@ -55,3 +58,27 @@ def test_an_event_is_one_line(text: str) -> None:
     assert "\n" not in line
     assert "\r" not in line
     assert json.loads(line)["text"] == text
+
+
+def test_a_thread_without_an_invocation_keeps_its_lines_for_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log, lines = logging.getLogger("a.module"), deque[Line]()
+
+    def work() -> None:
+        with keeping(lines):
+            log_event(log, logging.ERROR, "it.failed", attempt=1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert caplog.records == []
+
+    log_kept(lines)
+    log_kept(lines)
+    log_event(log, logging.WARNING, "it.goes_on")
+    said = [(record.name, record.levelname, json.loads(record.getMessage())) for record in caplog.records]
+    assert said == [
+        ("a.module", "ERROR", {"event": "it.failed", "attempt": 1}),
+        ("a.module", "WARNING", {"event": "it.goes_on"}),
+    ]

@@ -1,5 +1,4 @@
 import socket
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,11 +7,9 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import ContainerClient
 
-from dev.azurite import Azurite
-from shared.blobs import QUICK, Container, open_container
+from shared.blobs import QUICK, Container
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -24,10 +21,10 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.fleet import CLAIM_LIFE, Answer, Fleet, Shared
-from shared.settings import Settings, StorageConnection, read_settings
+from shared.fleet import CLAIM_LIFE, Answer, Fleet, Shared, blob_name
+from shared.settings import StorageConnection
 
-BLOB = "usagesummary"
+PARTNER = "https://api.example 0001"
 JSON = "application/json; charset=utf-8"
 BODY = '{"totalCost":120.5682999999995904716,"resourceName":"Северное сияние"}'.encode()
 REQUEST, CORRELATION = "5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47", "0d9f1f0e-3c5e-4a55-9d0a-6a4f3f1f2b11"
@@ -38,22 +35,8 @@ NEWER = replace(ANSWER, body=b'{"totalCost":7}', fetched_at=SENT + timedelta(hou
 
 
 @pytest.fixture
-def settings() -> Settings:
-    """None of the simulated world: there is no upstream here."""
-    return read_settings(
-        {
-            "PARTNER_CENTER_TENANT_ID": REQUEST,
-            "PARTNER_CENTER_CLIENT_ID": REQUEST,
-            "PARTNER_CENTER_CLIENT_SECRET": "secret",
-            "PARTNER_CENTER_REFRESH_TOKEN": "token",
-            "USAGE_STORAGE": "UseDevelopmentStorage=true",
-        }
-    )
-
-
-@pytest.fixture
 def fleet(container: Container) -> Fleet:
-    return Fleet(container)
+    return Fleet(container, PARTNER)
 
 
 def claimed(fleet: Fleet, owner: str = "me") -> tuple[Shared, str]:
@@ -71,7 +54,7 @@ def published(fleet: Fleet, answer: Answer = ANSWER) -> Shared:
 
 def test_before_the_first_answer_nothing_is_shared_and_nobody_has_the_claim(fleet: Fleet) -> None:
     shared = fleet.read()
-    assert (shared.etag, shared.answer, shared.owner, shared.is_claimed) == (None, None, None, False)
+    assert (shared.etag, shared.answer, shared.keep_away) == (None, None, timedelta())
     assert abs(shared.at - datetime.now(UTC)) < timedelta(seconds=5)
 
 
@@ -81,7 +64,7 @@ def test_a_published_answer_is_read_back_as_it_was_and_the_claim_is_free(
 ) -> None:
     shared = published(fleet, answer)
     assert shared.answer == answer
-    assert (shared.owner, shared.until, shared.failure, shared.is_claimed) == (None, None, None, False)
+    assert (shared.until, shared.failure, shared.keep_away) == (None, None, timedelta())
 
 
 def test_the_entity_tag_is_strong_and_that_of_the_bytes() -> None:
@@ -98,14 +81,14 @@ def test_of_many_who_read_the_same_one_gets_the_claim(
 
     def claim(owner: int) -> str | None:
         start.wait()
-        return Fleet(container).claim(shared, f"owner{owner}")
+        return Fleet(container, PARTNER).claim(shared, f"owner{owner}")
 
     with ThreadPoolExecutor(8) as pool:
         etags = list(pool.map(claim, range(8)))
     won = [owner for owner, etag in enumerate(etags) if etag is not None]
     now = fleet.read()
     assert len(won) == 1
-    assert (now.owner, now.etag) == (f"owner{won[0]}", etags[won[0]])
+    assert now.etag == etags[won[0]]
     assert now.answer == shared.answer
 
 
@@ -113,8 +96,7 @@ def test_a_claim_holds_for_its_life_by_the_clock_of_storage(fleet: Fleet) -> Non
     shared, _ = claimed(fleet)
     now = fleet.read()
     assert now.until == shared.at + CLAIM_LIFE
-    assert now.is_claimed
-    assert CLAIM_LIFE - timedelta(seconds=5) < now.left <= CLAIM_LIFE
+    assert CLAIM_LIFE - timedelta(seconds=5) < now.keep_away <= CLAIM_LIFE
 
 
 def test_a_dead_owners_claim_is_free_after_its_life(fleet: Fleet) -> None:
@@ -122,9 +104,9 @@ def test_a_dead_owners_claim_is_free_after_its_life(fleet: Fleet) -> None:
     dead = replace(shared, at=shared.at - CLAIM_LIFE - timedelta(seconds=1))
     assert fleet.claim(dead, "dead")
     left = fleet.read()
-    assert (left.owner, left.is_claimed) == ("dead", False)
+    assert not left.keep_away
     assert fleet.claim(left, "next")
-    assert fleet.read().owner == "next"
+    assert fleet.read().keep_away
 
 
 def test_a_late_publisher_is_refused_and_the_newest_answer_stays(fleet: Fleet) -> None:
@@ -153,32 +135,27 @@ def test_a_publication_whose_response_was_lost_is_recognised(fleet: Fleet) -> No
     assert fleet.publish(ANSWER, etag)
 
 
-class Overtaken(RequestsTransport):  # type: ignore[misc]  # the SDK's, lazily typed
-    """A connection on which somebody else writes as soon as the first response is there."""
+class Overtaken(ContainerClient):
+    """Somebody else writes between the two requests in which the SDK would read an empty blob."""
 
-    def __init__(self, overtake: Callable[[], object]) -> None:
-        super().__init__()
-        self._left = [overtake]
+    overtake: Callable[[], object]
 
-    def send(self, request: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # the SDK's
-        response = super().send(request, **kwargs)
-        while self._left:
-            self._left.pop()()
-        return response
+    def download_blob(self, blob: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: ANN401
+        read = super().download_blob(blob, **kwargs)
+        type(self).overtake()
+        return read
 
 
-def test_a_reader_overtaken_by_the_first_publication_gets_all_of_it_or_the_claim(azurite: Azurite) -> None:
-    name = f"test-{uuid.uuid4().hex}"
-    with ContainerClient.from_connection_string(azurite.connection_string, name) as client:
-        fleet = Fleet(Container(client))
-        _, etag = claimed(fleet)
-        transport = Overtaken(lambda: fleet.publish(ANSWER, etag))
-        with ContainerClient.from_connection_string(
-            azurite.connection_string, name, transport=transport
-        ) as overtaken:
-            seen = Fleet(Container(overtaken)).read()
-            assert seen.answer == ANSWER or (seen.answer is None and seen.is_claimed)
-        assert fleet.read().answer == ANSWER
+def test_a_reader_overtaken_by_the_first_publication_gets_all_of_it_or_the_claim(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, etag = claimed(fleet)
+    overtakes = [lambda: fleet.publish(ANSWER, etag)]
+    Overtaken.overtake = staticmethod(lambda: overtakes.pop()() if overtakes else None)
+    monkeypatch.setattr("azure.storage.blob.ContainerClient", Overtaken)
+    seen = fleet.read()
+    assert seen.answer == ANSWER or (seen.answer is None and seen.keep_away)
+    assert fleet.read().answer == ANSWER
 
 
 @pytest.mark.parametrize("reply", [None, UpstreamReply(429, "2000", REQUEST), UpstreamReply(503)])
@@ -204,16 +181,16 @@ def test_a_failure_is_shared_with_its_class_its_words_and_its_reply(
     assert type(now.failure) is kind
     assert now.failure is not None
     assert (now.failure.message, now.failure.reply) == ('sie sagt "nein", är så', reply)
-    assert (now.is_claimed, now.until, now.owner, now.answer) == (True, until, None, ANSWER)
+    assert (bool(now.keep_away), now.until, now.answer) == (True, until, ANSWER)
 
 
 def test_after_a_back_off_the_next_one_claims_and_the_failure_is_forgotten(fleet: Fleet) -> None:
     shared, etag = claimed(fleet)
     fleet.back_off(shared, etag, UpstreamInvalidError("x" * 9000), shared.at - timedelta(seconds=1))
-    assert not fleet.read().is_claimed
+    assert not fleet.read().keep_away
     claimed(fleet, "next")
     now = fleet.read()
-    assert (now.owner, now.failure, now.is_claimed) == ("next", None, True)
+    assert (now.failure, bool(now.keep_away)) == (None, True)
 
 
 def test_a_late_back_off_is_no_harm_to_the_newer_answer(fleet: Fleet) -> None:
@@ -223,7 +200,7 @@ def test_a_late_back_off_is_no_harm_to_the_newer_answer(fleet: Fleet) -> None:
     assert fleet.publish(NEWER, other)
     fleet.back_off(shared, late, UpstreamTimeoutError("late"), shared.at + timedelta(seconds=20))
     now = fleet.read()
-    assert (now.answer, now.failure, now.is_claimed) == (NEWER, None, False)
+    assert (now.answer, now.failure, now.keep_away) == (NEWER, None, timedelta())
 
 
 INSTANT = "2026-11-21T08:00:00.000+00:00"
@@ -258,17 +235,17 @@ def test_what_is_damaged_counts_as_absent_and_is_written_over(
     fleet: Fleet, container: Container, damage: str
 ) -> None:
     content, metadata = DAMAGES[damage]
-    container.write(BLOB, content, JSON, replacing=None, metadata=metadata)
+    container.write(blob_name(PARTNER), content, JSON, replacing=None, metadata=metadata)
     shared = fleet.read()
-    assert (shared.answer, shared.failure, shared.is_claimed) == (None, None, False)
+    assert (shared.answer, shared.failure, shared.keep_away) == (None, None, timedelta())
     assert published(fleet).answer == ANSWER
 
 
-def closed_port(settings: Settings) -> Container:
+def closed_port() -> Container:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     connection = f"AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:{port}/a"
-    return open_container("cache", StorageConnection(connection_string=connection), QUICK, settings)
+    return Container("cache", StorageConnection(connection_string=connection), QUICK, None)
 
 
 CALLS: dict[str, Callable[[Fleet], object]] = {
@@ -281,6 +258,31 @@ CALLS: dict[str, Callable[[Fleet], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_storage_that_is_down_is_a_storage_error(settings: Settings, call: str) -> None:
+def test_storage_that_is_down_is_a_storage_error(call: str) -> None:
     with pytest.raises(StorageError):
-        CALLS[call](Fleet(closed_port(settings)))
+        CALLS[call](Fleet(closed_port(), PARTNER))
+
+
+def test_partners_do_not_share(container: Container, fleet: Fleet) -> None:
+    published(fleet)
+    assert Fleet(container, "https://api.example 0002").read().etag is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "damage"),
+    [
+        ({"until": "2999-01-01T00:00:00+00:00", "owner": "x"}, "a claim for ever"),
+        ({**WHEN, "fetched": "2999-01-01T00:00:00+00:00"}, "an answer of tomorrow"),
+        (
+            {**UNTIL, "failure": '["UpstreamRefusedError", "", [403, "no number", "x"]]'},
+            "a code that is none",
+        ),
+        ({**UNTIL, "failure": '["StorageError", "", null]'}, "a failure that no caller may see"),
+    ],
+)
+def test_what_nobody_wrote_keeps_nobody_away(
+    fleet: Fleet, container: Container, metadata: dict[str, str], damage: str
+) -> None:
+    container.write(blob_name(PARTNER), BODY, JSON, replacing=None, metadata=metadata)
+    shared = fleet.read()
+    assert (shared.answer, shared.failure, shared.keep_away) == (None, None, timedelta()), damage

@@ -14,11 +14,11 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient, ContentSettings
 
 from dev.azurite import Azurite
-from shared.blobs import Container, md5
+from shared.blobs import md5
 from shared.errors import RecordError
 from shared.fleet import Answer
 from shared.history import CSV, LATEST, MANIFEST, NDJSON, Record, Taken, Updated
-from tests.conftest import ManualClock, events
+from tests.conftest import ManualClock, beside, events
 
 FILES = [NDJSON, CSV, LATEST, MANIFEST]
 ID = "5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47"
@@ -29,7 +29,7 @@ class Books:
     """Both containers of a record, and the hands of those who keep it."""
 
     service: BlobServiceClient
-    clock: ManualClock = field(default_factory=ManualClock)
+    clock: ManualClock = field(default_factory=lambda: ManualClock(datetime(2026, 11, 21, 8, tzinfo=UTC)))
 
     def __post_init__(self) -> None:
         self.usage, self.history = self.container(), self.container()
@@ -38,7 +38,7 @@ class Books:
         return self.service.get_container_client(f"record-{uuid.uuid4().hex}")
 
     def keeper(self) -> Record:
-        return Record(Container(self.usage), Container(self.history), self.clock.clock())
+        return Record(beside(self.usage), beside(self.history), self.clock.clock())
 
     def run(self, total: str | bytes = "1", *, at: str | None = None) -> tuple[Taken, Updated]:
         """A run at an instant of November 2026 with a new answer: a total, or a whole document."""
@@ -52,7 +52,7 @@ class Books:
     def rebuilt(self) -> dict[str, bytes]:
         """What a rebuild makes of the dated blobs, in a container of its own."""
         elsewhere = self.container()
-        record = Record(Container(self.usage), Container(elsewhere), self.clock.clock())
+        record = Record(beside(self.usage), beside(elsewhere), self.clock.clock())
         record.bring_up_to_date(from_scratch=True)
         return {name: read(elsewhere, name) for name in FILES[:3]}
 
@@ -76,7 +76,7 @@ def books(azurite: Azurite) -> Iterator[Books]:
 
 
 def read(client: ContainerClient, name: str) -> bytes:
-    blob = Container(client).read(name).blob
+    blob = beside(client).read(name).blob
     assert blob is not None, name
     return blob.content
 

@@ -23,8 +23,14 @@ OURS = re.compile(r"(?:PARTNER_CENTER|USAGE|SNAPSHOT)(?:_[A-Z]+)+(?:__\w+)?")
 
 
 def tracked_files() -> list[str]:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
-    return listed.stdout.splitlines()
+    """All files but what .gitignore names."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ignored = {".git", *(line.rstrip("/") for line in lines if not line.startswith("#"))}
+    found = []
+    for directory, below, files in ROOT.walk():
+        below[:] = [name for name in below if name not in ignored]
+        found += [(directory / name).relative_to(ROOT).as_posix() for name in files if name not in ignored]
+    return found
 
 
 def settings_in(text: str) -> set[str]:

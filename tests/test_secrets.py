@@ -73,7 +73,7 @@ def test_nothing_secret_is_ever_said(
 def test_no_wrong_setting_shows_its_value(environ: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     wrong = {name: f"canary {name}" for name in environ}
 
-    App(wrong, ManualClock().clock())
+    asyncio.run(App(wrong, ManualClock().clock()).get_usage_summary(NO_DIRECTIVES, "a-correlation-id"))
 
     assert "is wrong" in caplog.text
     assert "canary" not in caplog.text

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -25,8 +26,8 @@ from shared.settings import (
 CANARY = "canary-8Q~deadbeef"
 GUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 OTHER_GUID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
-HOST_ACCOUNT = f"DefaultEndpointsProtocol=https;AccountName=host;AccountKey={CANARY}"
-RECORD_ACCOUNT = f"DefaultEndpointsProtocol=https;AccountName=record;AccountKey={CANARY}"
+HOST_ACCOUNT = f"DefaultEndpointsProtocol=https;AccountName=host;SharedAccessSignature={CANARY}"
+RECORD_ACCOUNT = f"DefaultEndpointsProtocol=https;AccountName=record;SharedAccessSignature={CANARY}"
 GLOBAL_API = "https://api.partnercenter.microsoft.com"
 
 GOOD = {
@@ -263,6 +264,15 @@ def test_the_trusted_authorities_and_the_identity_are_those_of_the_platform() ->
 
 HOST, RECORD = StorageConnection(HOST_ACCOUNT), StorageConnection(RECORD_ACCOUNT)
 HOSTS_STRING, RECORDS_STRING = {"AzureWebJobsStorage": HOST_ACCOUNT}, {"USAGE_STORAGE": RECORD_ACCOUNT}
+
+
+def test_storage_without_an_identity_of_its_own_takes_the_apps() -> None:
+    own, apps = str(UUID(int=1)), str(UUID(int=2))
+    uri = {"USAGE_STORAGE__blobServiceUri": "https://a.example", "AZURE_CLIENT_ID": apps}
+    assert read(**uri).record_storage.client_id == apps
+    assert read(**uri, USAGE_STORAGE__clientId=own).record_storage.client_id == own
+
+
 RECORDS_URI = {"USAGE_STORAGE__blobServiceUri": "https://a.example", "USAGE_STORAGE__clientId": GUID}
 HOSTS_NAME = {"AzureWebJobsStorage__accountName": "a", "AzureWebJobsStorage__credential": "managedidentity"}
 HOSTS_URI = {"AzureWebJobsStorage__blobServiceUri": "http://127.0.0.1:10000/a"}
@@ -297,3 +307,47 @@ def test_a_wrong_storage_connection_is_named(name: str, value: str) -> None:
 def test_an_address_is_on_this_machine_only_on_loopback() -> None:
     addresses = ["http://127.9.9.9:1", "https://localhost", "https://a.example", "http://10.0.0.1", "nowhere"]
     assert [is_on_this_machine(address) for address in addresses] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "UseDevelopmentStorage=true",
+        "AccountName=a;AccountKey=a2V5",
+        "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:10000/a;",
+        "BlobEndpoint=https://a.blob.core.windows.net;SharedAccessSignature=sv=2026&sig=a%3D",
+    ],
+)
+def test_a_connection_string_names_an_account_and_a_credential(text: str) -> None:
+    assert read(USAGE_STORAGE=text).record_storage.connection_string == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "UseDevelopmentStorage=false",
+        "AccountName=a",
+        "AccountName=a;junk",
+        "AccountName=a;AccountKey=",
+        "AccountName=a;AccountKey=no base64",
+        "AccountKey=a2V5",
+        "SharedAccessSignature=sig=a",
+        "BlobEndpoint=https://a.blob.core.windows.net",
+    ],
+)
+def test_what_lacks_either_is_no_connection_string(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^USAGE_STORAGE is wrong: a storage connection string"):
+        read(USAGE_STORAGE=text)
+
+
+def test_an_identity_without_an_address_is_contradictory() -> None:
+    with pytest.raises(ConfigurationError, match="USAGE_STORAGE__blobServiceUri is missing"):
+        read(USAGE_STORAGE__clientId=GUID)
+
+
+@pytest.mark.parametrize(
+    "name", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "PARTNER_CENTER_CLIENT_CERTIFICATE_PATH"]
+)
+def test_a_path_names_a_file_that_exists(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is wrong: the path of a file that exists"):
+        read_settings(GOOD | {name: "/nowhere/at.all"}, lambda _: False)

@@ -191,3 +191,10 @@ def test_any_object_with_a_total_cost_goes_through_byte_for_byte(
     others.pop("attributes", None)
     body = dump(others | {"totalCost": RawJSON(number)})
     assert read_usage_summary(BOM + body).body == body
+
+
+def test_half_a_surrogate_pair_is_recorded_as_it_came() -> None:
+    body = b'{"totalCost":1.0,"resourceName":"\\ud800 \\u00e6"}'
+    summary = read_usage_summary(body)
+    assert summary.body == body
+    assert dump(summary.members) == body

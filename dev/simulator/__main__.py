@@ -21,7 +21,8 @@ def main() -> int:
         print(_scenarios())
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT as well: a shell's & has it ignored
+        signal.signal(number, signal.default_int_handler)
     world = World(scenario=options.scenario, observer=_show)
     with contextlib.suppress(KeyboardInterrupt):
         try:
