@@ -100,7 +100,8 @@ def main(arguments: Sequence[str]) -> int:
     from dev.azurite import ensure_installed
 
     ensure_installed()  # not within the time limit of the first test that needs it
-    return int(pytest.main([*([] if options.nightly else ["-m", "not nightly"]), *rest]))
+    chosen = [] if options.nightly else ["-m", "not nightly"]
+    return int(pytest.main(["-n", "auto", "--dist", "worksteal", *chosen, *rest]))
 
 
 if __name__ == "__main__":

@@ -99,6 +99,9 @@ def make(venv: Path, requirements: Path, install: Installer = install) -> None:
         (venv / "stamp").unlink(missing_ok=True)
         install([sys.executable, "-m", "venv", "--clear", str(venv)], inherited)
         pip = [str(interpreter(venv)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+        pip.append(
+            "--no-compile"
+        )  # what is imported is compiled then; the rest would take longer than all else
         install([*pip, "--no-deps", "--require-hashes", "-r", str(requirements)], inherited)
         (venv / "stamp").write_text(stamp, encoding="utf-8")
 

@@ -131,7 +131,7 @@ def test_the_callers_guid_goes_upstream_and_comes_back(
     assert [each.headers["ms-correlationid"] for each in upstream] == [guid]
 
 
-@pytest.mark.parametrize("text", ["", "abc", "{" + str(uuid.uuid4()) + "}", "0" * 36, "x" * 5000])
+@pytest.mark.parametrize("text", ["", "abc", "{6f1f1a0e-4a55-4d0c-9e61-0a6a3c3b9d01}", "0" * 36, "x" * 5000])
 def test_anything_else_than_a_guid_is_replaced(app: Callable[..., SimpleNamespace], text: str) -> None:
     echoed = app().get(MS_CorrelationId=text).headers["MS-CorrelationId"]
 
