@@ -65,7 +65,7 @@ class Record:
         day = answer.fetched_at.date()
         for _ in range(_TRIES):
             name, outcome = snapshots.first_name(day), "taken"
-            last = max(self._names(snapshots.day_prefix(day)), key=_order, default=None)
+            last = max(self._names(snapshots.day_prefix(day)), default=None)
             if last is not None:
                 blob = self._snapshots.read(last.name).blob
                 if blob is not None and not _says_more(content, blob.content):
@@ -96,12 +96,12 @@ class Record:
         rows = [] if from_scratch or head is None else self._rows(head)
         known: dict[date, SnapshotName] = {}
         for source in map(snapshots.source_of, rows):
-            known[source.day] = max(known.get(source.day, source), source, key=_order)
+            known[source.day] = max(known.get(source.day, source), source)
         since = max(known, default=None)
         names = [name for prefix in self._prefixes(since) for name in self._names(prefix)]
         for day, of_day in groupby(names, key=lambda name: name.day):
             in_day = list(of_day)
-            if day not in known or in_day[-1].order > known[day].order:
+            if day not in known or in_day[-1] > known[day]:
                 rows = snapshots.merged(rows, self._read_rows(in_day))
         if not rows:
             raise RecordError("there is no snapshot that can be read")
@@ -146,7 +146,7 @@ class Record:
 
     def _names(self, prefix: str) -> list[SnapshotName]:
         listed = (snapshots.parse_name(blob.name) for blob in self._snapshots.list(prefix))
-        return sorted((name for name in listed if name is not None), key=_order)
+        return sorted(name for name in listed if name is not None)
 
     def _read_rows(self, names: Iterable[SnapshotName]) -> Iterator[Row]:
         for name in names:
@@ -159,7 +159,7 @@ class Record:
                 log_event(_log, logging.ERROR, "snapshot.damaged", blob=name.name)
 
     def _latest(self, rows: Iterable[Row]) -> bytes:
-        newest = max(map(snapshots.source_of, rows), key=_order)
+        newest = max(map(snapshots.source_of, rows))
         blob = self._snapshots.read(newest.name).blob
         if blob is None:
             raise RecordError(f"{newest.name} is gone")
@@ -181,10 +181,6 @@ class Record:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _order(name: SnapshotName) -> tuple[date, str]:
-    return name.order
 
 
 def _generated_at(manifest: Blob) -> Json:

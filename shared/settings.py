@@ -101,7 +101,7 @@ class Settings:
 
 
 def read_settings(environ: Mapping[str, str], exists: Callable[[str], bool] = bool) -> Settings:
-    """The settings in a mapping of names to values; `exists` tells whether there is a file (any).
+    """The settings in a mapping of names to values; `exists` tells whether a path names a file.
 
     Raises ConfigurationError, which names every setting that is missing, wrong or contradictory.
     """

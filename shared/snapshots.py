@@ -49,18 +49,13 @@ _BILLING_DATES = {"billingStartDate", "billingEndDate"}
 type Row = dict[str, Json]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class SnapshotName:
-    """The name of a dated blob, in its parts."""
+    """The name of a dated blob; in the order in which they were written: the first has no revision."""
 
-    name: str
     day: date
     revision: str
-
-    @property
-    def order(self) -> tuple[date, str]:
-        """Blobs of a day in the order in which they were written: the first has no time in its name."""
-        return self.day, self.revision
+    name: str
 
 
 def parse_name(name: str) -> SnapshotName | None:
@@ -70,7 +65,7 @@ def parse_name(name: str) -> SnapshotName | None:
         return None
     year, month, day, revision = match.groups()
     try:
-        return SnapshotName(name, date(int(year), int(month), int(day)), revision or "")
+        return SnapshotName(date(int(year), int(month), int(day)), revision or "", name)
     except ValueError:
         return None
 
@@ -216,15 +211,9 @@ def _cell(column: str, value: Json) -> Json:
 
 
 def _csv_cell(value: Json) -> str:
-    match value:
-        case None:
-            return ""
-        case RawJSON():
-            return str(value.encoded_json)
-        case bool():
-            return str(value).lower()
-        case _:
-            return str(value)
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else dump(value).decode()
 
 
 def _members(value: Json) -> dict[str, Json]:
