@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.clock import Clock
-from shared.deadlines import CONNECT_TIMEOUT, retry_after, session_for
+from shared.deadlines import CONNECT_TIMEOUT, azure_transport, retry_after, session_for
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -161,7 +161,7 @@ class AppUserCredential:
                 _check_certificate(path)
                 return {"private_key_pfx_path": path, "public_certificate": True}
             case ClientManagedIdentity(client_id):
-                identity = _managed_identity(client_id, session, self._settings.ca_bundle)
+                identity = _managed_identity(client_id, session)
                 scope = f"{self._settings.cloud.token_exchange_audience}/.default"
                 return {"client_assertion": lambda: identity.get_token(scope).token}
 
@@ -179,8 +179,8 @@ class AppUserCredential:
         with _translated("the vault or the identity"):
             client = SecretClient(
                 vault_url,
-                _managed_identity(self._settings.identity_client_id, session, self._settings.ca_bundle),
-                transport=_transport(session, self._settings.ca_bundle),
+                _managed_identity(self._settings.identity_client_id, session),
+                transport=azure_transport(session),
                 # A vault on this machine is a simulator: it cannot bear the domain that it asks a token for.
                 verify_challenge_resource=not is_on_this_machine(vault_url),
                 retry_total=0,
@@ -237,26 +237,10 @@ def _no_netrc(request: "requests.PreparedRequest") -> "requests.PreparedRequest"
     return request
 
 
-def _managed_identity(
-    client_id: str | None, session: "requests.Session", ca_bundle: str | None
-) -> "TokenCredential":
+def _managed_identity(client_id: str | None, session: "requests.Session") -> "TokenCredential":
     from azure.identity import ManagedIdentityCredential
 
-    return ManagedIdentityCredential(
-        client_id=client_id, transport=_transport(session, ca_bundle), retry_total=0
-    )
-
-
-def _transport(session: "requests.Session", ca_bundle: str | None) -> Any:  # noqa: ANN401  # azure-core types it loosely
-    from azure.core.pipeline.transport import RequestsTransport
-
-    return RequestsTransport(
-        session=session,
-        session_owner=False,
-        connection_timeout=CONNECT_TIMEOUT,
-        read_timeout=REDEMPTION_TIME.total_seconds(),
-        connection_verify=ca_bundle or True,
-    )
+    return ManagedIdentityCredential(client_id=client_id, transport=azure_transport(session), retry_total=0)
 
 
 def _check_certificate(path: str) -> None:

@@ -25,7 +25,7 @@ QUICK = timedelta(seconds=5)
 PATIENT = timedelta(seconds=60)
 """For one operation on the record, which can wait."""
 
-_CONNECT_TIMEOUT, _READ_TIMEOUT = 2.0, 20.0  # seconds
+_CONNECT_TIMEOUT = 2.0  # seconds
 _CONFLICTS = {"BlobAlreadyExists", "ConditionNotMet", "BlobImmutableDueToPolicy"}
 
 
@@ -136,22 +136,15 @@ class Container:
     def _client(self) -> Iterator["ContainerClient"]:
         """A client for one operation. Raises StorageError for whatever goes wrong within."""
         from azure.core.exceptions import AzureError
-        from azure.core.pipeline.transport import RequestsTransport
         from azure.storage.blob import ContainerClient, LinearRetry
 
-        from shared.deadlines import session_for
+        from shared.deadlines import azure_transport, session_for
 
         try:
             with session_for(self._time_allowed, self._ca_bundle) as session:
                 options: dict[str, Any] = {
                     "retry_policy": LinearRetry(backoff=0, retry_total=1, random_jitter_range=1),
-                    "transport": RequestsTransport(
-                        session=session,
-                        session_owner=False,
-                        connection_timeout=_CONNECT_TIMEOUT,
-                        read_timeout=_READ_TIMEOUT,
-                        connection_verify=self._ca_bundle or True,
-                    ),
+                    "transport": azure_transport(session, _CONNECT_TIMEOUT),
                 }
                 string, uri = self._connection.connection_string, self._connection.blob_service_uri
                 if string is not None:

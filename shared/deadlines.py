@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -18,6 +18,9 @@ from urllib3 import PoolManager
 from urllib3.connectionpool import HTTPConnectionPool
 
 from shared.errors import UpstreamTimeoutError, UpstreamUnavailableError
+
+if TYPE_CHECKING:
+    from azure.core.pipeline.transport import RequestsTransport
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for a connection; a reachable host needs less than one."""
@@ -67,6 +70,21 @@ def retry_after(headers: Mapping[str, str]) -> timedelta | None:
     except (ValueError, OverflowError):
         return None
     return min(max(wait, timedelta()), _LONGEST_RETRY_AFTER)
+
+
+def azure_transport(
+    session: requests.Session, connect_timeout: float = CONNECT_TIMEOUT, read_timeout: float = 20.0
+) -> "RequestsTransport":
+    """The transport of an Azure SDK client that shares a session's deadline; time-outs in seconds."""
+    from azure.core.pipeline.transport import RequestsTransport
+
+    return RequestsTransport(
+        session=session,
+        session_owner=False,
+        connection_timeout=connect_timeout,
+        read_timeout=read_timeout,
+        connection_verify=session.verify,
+    )
 
 
 class _Session(requests.Session):
