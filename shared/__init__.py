@@ -6,7 +6,10 @@ history        today's snapshot, and the history brought up to date
 answers        the answer as one process gives it: in memory, refreshed by one caller at a time
 fleet          the answer as all instances share it: one blob, and the claim on it
 client         Partner Center over HTTP
-auth           the App+User credential
+auth           the App+User credential: access tokens, renewed one redemption at a time
+consent        the newest refresh token, and the vault's copy of it
+entra          Entra ID's token endpoint
+vault          where the refresh token lives
 blobs          Blob Storage: conditional reads and writes
 deadlines      HTTP exchanges that end at one instant, and when to come again
 snapshots      pure: blob names, snapshot documents, history rows, manifest, gaps
@@ -14,6 +17,7 @@ usage_summary  pure: what a usage summary is
 freshness      pure: fresh, stale or expired
 clock          time as an argument
 events         pure: one log line an outcome
+hints          pure: what the operator does about a code
 guids          pure: what a GUID looks like
 settings       pure: one frozen dataclass from a mapping
 clouds         pure: the national clouds

@@ -44,7 +44,8 @@ LONGEST_WAIT = timedelta(seconds=62)
 
 _REFRESH_TIME = timedelta(seconds=50)  # from reading the shared answer to the end of the upstream call
 _OVERDUE = timedelta(seconds=130)  # a flight older than waiting for a claim and a refresh can be
-_REST, _OPERATORS_REST = timedelta(seconds=20), timedelta(seconds=60)  # after a failure, less jitter
+_REST = 10.0, 20.0  # seconds after a failure, from and to: jitter
+_OPERATORS_REST = 50.0, 58.0  # the same where somebody must act, who sees it work within a minute
 _LOOK_AGAIN = timedelta(seconds=5)  # for an answer of another instance, while at rest
 _POLL = 0.05, 0.25  # seconds between two looks at another instance's claim
 _LOST_CLAIMS = 5  # in a row, without anybody having won: that is storage failing
@@ -351,8 +352,8 @@ class Answers:
 
     def _give_up(self, error: UsageSummaryError, claim: _Claim | None) -> _Outcome:
         """Keep away for a while, in all instances where storage takes part."""
-        rest = _OPERATORS_REST if isinstance(error, OperatorError) else _REST
-        wait = max(rest * uniform(0.5, 1), error.retry_after or timedelta())  # noqa: S311  # jitter
+        rest = uniform(*(_OPERATORS_REST if isinstance(error, OperatorError) else _REST))  # noqa: S311  # jitter
+        wait = max(timedelta(seconds=rest), error.retry_after or timedelta())
         now = self._clock.monotonic()
         self._rest = _Rest(now + wait.total_seconds(), error)
         reply = error.reply
@@ -362,6 +363,7 @@ class Answers:
             "usage_summary.refresh_failed",
             error=type(error).__name__,
             message=error.message,
+            hint=error.hint,
             upstreamStatus=reply and reply.status,
             upstreamCode=reply and reply.code,
             requestId=reply and reply.request_id,

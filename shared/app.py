@@ -74,7 +74,12 @@ class App:
             outcome = self._take_snapshot()
         except UsageSummaryError as error:
             log_event(
-                _log, logging.ERROR, "snapshot.failed", error=type(error).__name__, message=error.message
+                _log,
+                logging.ERROR,
+                "snapshot.failed",
+                error=type(error).__name__,
+                message=error.message,
+                hint=error.hint,
             )
             raise
         log_event(

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from random import uniform
+from typing import TYPE_CHECKING, Protocol
 
 import requests
 
-from shared.auth import AppUserCredential
 from shared.clock import Clock
 from shared.deadlines import CONNECT_TIMEOUT, retry_after, session_for
 from shared.errors import (
@@ -30,8 +30,12 @@ from shared.errors import (
 )
 from shared.events import log_event
 from shared.guids import is_guid
-from shared.settings import Settings
+from shared.hints import hint
+from shared.settings import PartnerCenterSettings
 from shared.usage_summary import SIZE_LIMIT, read_usage_summary
+
+if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken
 
 ATTEMPT_TIME = timedelta(seconds=45)
 """For one attempt: an answer of 40 seconds still comes through."""
@@ -52,7 +56,8 @@ _log = logging.getLogger(__name__)
 class Fetched:
     """An answer: a usage summary, or the reply which says that this partner has no usage data.
 
-    `sent` is when the call that fetched it was sent, in monotonic seconds.
+    `sent` is when the call that fetched it was sent, in monotonic seconds. Whether the token comes of a
+    sign-in with MFA is known where that was asked.
     """
 
     body: bytes
@@ -60,6 +65,17 @@ class Fetched:
     request_id: str
     correlation_id: str
     sent: float
+    is_mfa_compliant: bool | None = None
+
+
+class Credential(Protocol):
+    """Where access tokens come from, such as AppUserCredential."""
+
+    def get_token(self, *scopes: str, time_allowed: timedelta) -> "AccessToken":
+        """A token that is good for some minutes."""
+
+    def forget(self, refused: str, *, consent: bool, older_than: timedelta = ...) -> None:
+        """Give another token next, if there is one; with `consent`, of what a person has consented anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +89,20 @@ class _Response:
 class PartnerCenterClient:
     """The usage summary of the partner whose App+User token the credential gives."""
 
-    def __init__(self, settings: Settings, credential: AppUserCredential, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: PartnerCenterSettings,
+        credential: Credential,
+        clock: Clock,
+        *,
+        validate_mfa: bool = False,
+    ) -> None:
         self._url = f"{settings.cloud.base_url}/v1/usagesummary"
         self._scope = f"{settings.cloud.resource}/.default"
         self._ca_bundle = settings.ca_bundle
         self._credential = credential
         self._clock = clock
+        self._more_headers = {"ValidateMfa": "true"} if validate_mfa else {}
 
     def get_usage_summary(self, correlation_id: str, time_allowed: timedelta) -> Fetched:
         """The usage summary, or that there is none; sign-in, retries and waits end within the time allowed.
@@ -102,7 +126,15 @@ class PartnerCenterClient:
                     self._credential.forget(token, consent=True, older_than=_FORBIDDEN_TOKEN_KEPT)
                 if renewed or without_mfa or reply.status != HTTPStatus.UNAUTHORIZED:
                     body, no_usage_data = _read(response, reply)
-                    return Fetched(body, no_usage_data, reply.request_id or request_id, correlation_id, sent)
+                    compliant = response.headers.get("isMfaCompliant", "").lower()
+                    return Fetched(
+                        body,
+                        no_usage_data,
+                        reply.request_id or request_id,
+                        correlation_id,
+                        sent,
+                        compliant == "true" if compliant else None,
+                    )
                 renewed, wait = True, 0.0
             except (UpstreamInvalidError, UpstreamUnavailableError, UpstreamTimeoutError) as error:
                 wait = _wait(attempt, error)
@@ -133,6 +165,7 @@ class PartnerCenterClient:
             "MS-CorrelationId": correlation_id,
             "MS-PartnerCenter-Application": "partner-center-usage-summary",
             "MS-RequestId": request_id,
+            **self._more_headers,
         }
         with (
             session_for(time_allowed, self._ca_bundle) as session,
@@ -177,10 +210,10 @@ def _read(response: _Response, reply: UpstreamReply) -> tuple[bytes, UpstreamRep
     if status in (400, 404) and code == _NO_USAGE_DATA:
         return b"", reply
     if status == 401 and code in _NO_MFA:  # noqa: PLR2004  # HTTP's
-        raise ConsentRequiredError(f"{said}: the consent was given without MFA", reply=reply)
+        raise ConsentRequiredError(f"{said}: the consent was given without MFA", reply=reply, hint=hint(code))
     if status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:  # noqa: PLR2004  # HTTP's
         raise UpstreamUnavailableError(said, reply=reply, retry_after=retry_after(response.headers))
-    raise UpstreamRefusedError(said, reply=reply)
+    raise UpstreamRefusedError(said, reply=reply, hint=hint(code, f"HTTP {status}"))
 
 
 def _reply(response: _Response, request_id: str) -> UpstreamReply:
@@ -211,6 +244,7 @@ def _log_failure(
         attempt=attempt,
         error=type(error).__name__,
         message=error.message,
+        hint=error.hint,
         requestId=request_id,
         correlationId=correlation_id,
         # what Microsoft's support asks for

@@ -17,15 +17,31 @@ from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
 from urllib3.connectionpool import HTTPConnectionPool
 
-from shared.errors import UpstreamTimeoutError, UpstreamUnavailableError
+from shared.errors import UpstreamTimeoutError, UpstreamUnavailableError, UsageSummaryError
 
 if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
     from azure.core.pipeline.transport import RequestsTransport
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for a connection; a reachable host needs less than one."""
 
 _LONGEST_RETRY_AFTER = timedelta(hours=1)
+
+
+@contextmanager
+def translated(who: str) -> Iterator[None]:
+    """Raise UpstreamUnavailableError for what MSAL and the SDK raise over nonsense: anything.
+
+    It is not chained: such an exception may hold the answer, and the answer a token.
+    """
+    try:
+        yield
+    except (UsageSummaryError, requests.RequestException):
+        raise
+    except Exception as error:  # noqa: BLE001  # see above
+        kind = " ".join(map(str, filter(None, (type(error).__name__, getattr(error, "status_code", None)))))
+        raise UpstreamUnavailableError(f"{who} failed or makes no sense ({kind})") from None
 
 
 @contextmanager
@@ -85,6 +101,13 @@ def azure_transport(
         read_timeout=read_timeout,
         connection_verify=session.verify,
     )
+
+
+def managed_identity(client_id: str | None, session: requests.Session) -> "TokenCredential":
+    """The platform's identity of that client id, or the system-assigned one, inside a session's deadline."""
+    from azure.identity import ManagedIdentityCredential
+
+    return ManagedIdentityCredential(client_id=client_id, transport=azure_transport(session), retry_total=0)
 
 
 class _Session(requests.Session):

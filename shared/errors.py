@@ -15,6 +15,7 @@ UsageSummaryError
     └── RecordError            the record could not be written, or a run has nothing to record
 
 A message is for the operator: it may name settings and codes and never holds a token, a secret or a body.
+A hint says what the operator does about it, and holds nothing private.
 """
 
 from dataclasses import dataclass
@@ -39,9 +40,11 @@ class UsageSummaryError(Exception):
         *,
         reply: UpstreamReply | None = None,
         retry_after: timedelta | None = None,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.hint = hint
         self.reply = reply
         self.retry_after = retry_after
 

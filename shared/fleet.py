@@ -108,7 +108,7 @@ class Fleet:
         """Give the claim back, and tell all instances to keep away until then, and why."""
         reply = error.reply
         said = [reply.status, reply.code, reply.request_id] if reply else None
-        failure = json.dumps([type(error).__name__, error.message[:1000], said])
+        failure = json.dumps([type(error).__name__, error.message[:1000], said, error.hint])
         self._put(shared.answer, {"until": _text(until), "failure": failure}, etag)
 
     def publish(self, answer: Answer, etag: str) -> bool:
@@ -156,8 +156,8 @@ def _decode(blob: Blob, at: datetime) -> Shared:
         answer = Answer(body, fetched_at, request_id, metadata["correlationid"], _reply(said))
     until = _instant(metadata["until"]) if "until" in metadata else None
     if "failure" in metadata:
-        name, message, said = json.loads(metadata["failure"])
-        failure = _FAILURES[name](str(message), reply=_reply(said))
+        name, message, said, hint = json.loads(metadata["failure"])
+        failure = _FAILURES[name](str(message), reply=_reply(said), hint=hint and str(hint))
     return Shared(blob.etag, at, answer, until, failure)
 
 

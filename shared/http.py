@@ -6,7 +6,7 @@ To its callers this app is an origin: it declares how fresh its answer is, and h
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -119,9 +119,10 @@ def respond(
     if result.answer is None:
         if result.error is None:
             raise AssertionError("a result has an answer or an error")
-        response = _problem(
-            PROBLEMS[type(result.error)], correlation_id, result.error.reply, result.retry_after
-        )
+        problem = PROBLEMS[type(result.error)]
+        if result.error.hint:
+            problem = replace(problem, detail=f"{problem.detail} {result.error.hint}")
+        response = _problem(problem, correlation_id, result.error.reply, result.retry_after)
     elif result.answer.no_usage_data is not None:
         response = _problem(_NO_USAGE_DATA, correlation_id, result.answer.no_usage_data, None)
     else:

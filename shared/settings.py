@@ -7,7 +7,7 @@ a secret may have been pasted into the wrong place.
 import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -82,22 +82,28 @@ class Freshness:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """All settings, checked. `identity_client_id` and `ca_bundle` are None for the platform's own."""
+class PartnerCenterSettings:
+    """What a call of Partner Center needs; `identity_client_id` and `ca_bundle`: None is the platform's."""
 
     cloud: Cloud
     tenant_id: str
     client_id: str
     client_authentication: ClientAuthentication
     refresh_token: VaultSecret | GivenRefreshToken
+    identity_client_id: str | None
+    ca_bundle: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(PartnerCenterSettings):
+    """All settings, checked."""
+
     record_storage: StorageConnection
     cache_storage: StorageConnection
     cache_container: str
     snapshot_container: str
     history_container: str
     freshness: Freshness
-    identity_client_id: str | None
-    ca_bundle: str | None
 
 
 def read_settings(environ: Mapping[str, str], exists: Callable[[str], bool] = bool) -> Settings:
@@ -106,26 +112,10 @@ def read_settings(environ: Mapping[str, str], exists: Callable[[str], bool] = bo
     Raises ConfigurationError, which names every setting that is missing, wrong or contradictory.
     """
     reader = _Reader(environ)
-    ca_bundle = next(filter(reader.text, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")), None)
-    for name in (ca_bundle, "PARTNER_CENTER_CLIENT_CERTIFICATE_PATH"):
-        if name and reader.text(name) and not exists(reader.text(name)):
-            reader.fault(name, "the path of a file that exists")
-    cloud = _cloud(reader)
-    tenant_id = reader.such(
-        "PARTNER_CENTER_TENANT_ID",
-        "the partner's tenant: a GUID or a domain name",
-        lambda text: is_guid(text) or _DOMAIN.fullmatch(text),
-    )
-    client_id = reader.such("PARTNER_CENTER_CLIENT_ID", "the app registration's id: a GUID", is_guid)
-    client_authentication = _client_authentication(reader)
-    refresh_token = _refresh_token(reader)
+    partner_center = _partner_center(reader, exists)
     record_storage, cache_storage = _storage(reader)
     settings = Settings(
-        cloud=cloud,
-        tenant_id=tenant_id,
-        client_id=client_id,
-        client_authentication=client_authentication,
-        refresh_token=refresh_token,
+        **{each.name: getattr(partner_center, each.name) for each in fields(partner_center)},
         record_storage=record_storage,
         cache_storage=cache_storage,
         cache_container=reader.container("USAGE_CACHE_CONTAINER", "usage-cache"),
@@ -139,11 +129,18 @@ def read_settings(environ: Mapping[str, str], exists: Callable[[str], bool] = bo
             stale_if_error=reader.seconds("USAGE_CACHE_STALE_IF_ERROR_SECONDS", 86400, at_least=0),
             min_refresh=reader.seconds("USAGE_CACHE_MIN_REFRESH_SECONDS", 60, at_least=1),
         ),
-        identity_client_id=reader.text("AZURE_CLIENT_ID") or None,
-        ca_bundle=reader.text(ca_bundle) if ca_bundle else None,
     )
-    if reader.faults:
-        raise ConfigurationError("; ".join(reader.faults))
+    reader.raise_faults()
+    return settings
+
+
+def read_partner_center_settings(
+    environ: Mapping[str, str], exists: Callable[[str], bool] = bool
+) -> PartnerCenterSettings:
+    """The same without storage and freshness, for those who only sign in."""
+    reader = _Reader(environ)
+    settings = _partner_center(reader, exists)
+    reader.raise_faults()
     return settings
 
 
@@ -159,6 +156,10 @@ class _Reader:
 
     def fault(self, name: str, allowed: str) -> None:
         self.faults.append(f"{name} {'is wrong' if self.text(name) else 'is missing'}: {allowed}")
+
+    def raise_faults(self) -> None:
+        if self.faults:
+            raise ConfigurationError("; ".join(self.faults))
 
     def such(self, name: str, allowed: str, is_right: Callable[[str], object]) -> str:
         value = self.text(name)
@@ -215,6 +216,26 @@ def _is_loopback(host: str | None) -> bool:
         return host == "localhost" or (host is not None and ip_address(host).is_loopback)
     except ValueError:
         return False
+
+
+def _partner_center(reader: _Reader, exists: Callable[[str], bool]) -> PartnerCenterSettings:
+    ca_bundle = next(filter(reader.text, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")), None)
+    for name in (ca_bundle, "PARTNER_CENTER_CLIENT_CERTIFICATE_PATH"):
+        if name and reader.text(name) and not exists(reader.text(name)):
+            reader.fault(name, "the path of a file that exists")
+    return PartnerCenterSettings(
+        cloud=_cloud(reader),
+        tenant_id=reader.such(
+            "PARTNER_CENTER_TENANT_ID",
+            "the partner's tenant: a GUID or a domain name",
+            lambda text: is_guid(text) or _DOMAIN.fullmatch(text),
+        ),
+        client_id=reader.such("PARTNER_CENTER_CLIENT_ID", "the app registration's id: a GUID", is_guid),
+        client_authentication=_client_authentication(reader),
+        refresh_token=_refresh_token(reader),
+        identity_client_id=reader.text("AZURE_CLIENT_ID") or None,
+        ca_bundle=reader.text(ca_bundle) if ca_bundle else None,
+    )
 
 
 def _cloud(reader: _Reader) -> Cloud:

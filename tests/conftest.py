@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -18,6 +19,7 @@ from shared.blobs import PATIENT, Container
 from shared.clock import Clock
 from shared.fleet import blob_name
 from shared.settings import Settings, StorageConnection, read_settings
+from tests.terminal import Terminal, free_port
 
 hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine is no defect
 hypothesis.settings.load_profile("steady")
@@ -106,6 +108,25 @@ def container(azurite: Azurite) -> Container:
     """An empty container that does not exist yet."""
     connection = StorageConnection(connection_string=azurite.connection_string)
     return Container(f"test-{uuid.uuid4().hex[:12]}", connection, PATIENT, None)
+
+
+@pytest.fixture
+def terminal(
+    simulator: Simulator, manual_clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Terminal:
+    """An operator who has signed in to Azure, in an empty directory; nothing else is in the environment."""
+    simulator.install_az(tmp_path / "bin")
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    monkeypatch.setattr("ops.checks.Clock", manual_clock.clock)  # between attempts nobody waits
+    settings = {name: value for name, value in simulator.settings.items() if not name.startswith("IDENTITY_")}
+    environ = {
+        "PATH": str(tmp_path / "bin"),
+        "HOME": str(tmp_path / "home"),
+        "AZURE_TOKEN_CREDENTIALS": "dev",  # on a virtual machine of Azure there would be an identity
+        **settings,
+    }
+    return Terminal(simulator, environ, tmp_path / "home", free_port())
 
 
 def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:

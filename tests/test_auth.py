@@ -39,7 +39,7 @@ from shared.settings import (
     GivenRefreshToken,
     Settings,
 )
-from tests.conftest import ManualClock
+from tests.conftest import ManualClock, events
 
 SCOPE = f"{PARTNER_CENTER}/.default"
 ENTRA, VAULT, IDENTITY = Service.ENTRA, Service.KEY_VAULT, Service.IDENTITY
@@ -128,8 +128,9 @@ def test_the_newest_refresh_token_is_used_next(
 ) -> None:
     for _ in range(3):
         newest = list(world.refresh_tokens)[-1]
+        world.exchanges.clear()
         credential.get_token(SCOPE)
-        assert world.exchanges[-1].form["refresh_token"] == newest
+        assert [each.form["refresh_token"] for each in world.exchanges if each.form] == [newest]
         manual_clock.advance(days=80)  # past the life of the first in the end
 
 
@@ -144,18 +145,131 @@ def test_a_forgotten_token_is_renewed_unless_it_has_been_already(
     assert crossed(world) == [*SIGN_IN, *REDEMPTION]
 
 
-def test_sixteen_callers_at_once_cause_one_redemption(credential: AppUserCredential, world: World) -> None:
-    barrier, tokens = threading.Barrier(16), list[str]()
+def asked_at_once(credential: AppUserCredential, number: int) -> list[str | type[UsageSummaryError]]:
+    """What each of so many threads gets that ask at the same moment: a token, or the class of its error."""
+    barrier = threading.Barrier(number)
 
-    def ask() -> None:
+    def ask() -> str | type[UsageSummaryError]:
         barrier.wait()
-        tokens.append(credential.get_token(SCOPE).token)
+        try:
+            return credential.get_token(SCOPE).token
+        except UsageSummaryError as error:
+            return type(error)
 
-    with ThreadPoolExecutor(16) as threads:
-        for _ in range(16):
-            threads.submit(ask)
-    assert (len(tokens), len(set(tokens))) == (16, 1)
+    with ThreadPoolExecutor(number) as threads:
+        return [each.result() for each in [threads.submit(ask) for _ in range(number)]]
+
+
+def test_sixty_four_callers_at_once_cause_one_redemption_cold_and_on_an_expired_token(
+    credential: AppUserCredential, world: World, manual_clock: ManualClock
+) -> None:
+    assert len(set(asked_at_once(credential, 64))) == 1
     assert crossed(world) == SIGN_IN
+    manual_clock.instant += world.access_token_life
+    tokens = asked_at_once(credential, 64)
+    assert (len(tokens), len(set(tokens))) == (64, 1)
+    assert crossed(world) == REDEMPTION
+
+
+def test_those_who_wait_share_a_failure(credential: AppUserCredential, world: World) -> None:
+    world.delay = 0.5
+    world.faults[ENTRA] = Fault(ENTRA, 503, delivery=Delivery.LATE)
+    assert asked_at_once(credential, 16) == [UpstreamUnavailableError] * 16
+    assert crossed(world)[-1:] == [("entra", "GET", 503)]
+    world.faults.clear()
+    assert credential.get_token(SCOPE).token
+
+
+def test_a_waiter_s_time_out_harms_nobody(credential: AppUserCredential, world: World) -> None:
+    world.delay = 0.5
+    world.faults[ENTRA] = Fault(ENTRA, delivery=Delivery.LATE, method="POST")
+    with ThreadPoolExecutor(2) as threads:
+        patient = threads.submit(credential.get_token, SCOPE)
+        while not any(each.service is ENTRA for each in world.exchanges):
+            threading.Event().wait(0.01)
+        with pytest.raises(UpstreamTimeoutError):
+            credential.get_token(SCOPE, time_allowed=timedelta(seconds=0.05))
+        assert threads.submit(credential.get_token, SCOPE).result() == patient.result()
+    assert crossed(world) == SIGN_IN
+
+
+def test_a_token_is_renewed_when_entra_says(
+    credential: AppUserCredential, world: World, manual_clock: ManualClock
+) -> None:
+    world.refresh_in = timedelta(minutes=30)
+    first = credential.get_token_info(SCOPE)
+    assert first.refresh_on is not None
+    assert abs(first.refresh_on - manual_clock.instant.timestamp() - 1800) <= 2
+    manual_clock.advance(minutes=29)
+    assert credential.get_token(SCOPE).token == first.token
+    manual_clock.advance(minutes=2)
+    assert credential.get_token(SCOPE).token != first.token
+
+
+@pytest.mark.parametrize(("scenario", "wait"), [("entra-down", 36), ("secret-expired", 60)])
+def test_a_token_that_is_still_good_is_used_while_renewing_fails(
+    credential: AppUserCredential,
+    world: World,
+    manual_clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+    scenario: str,
+    wait: float,
+) -> None:
+    world.refresh_in = timedelta(minutes=30)
+    first = credential.get_token(SCOPE).token
+    world.choose(scenario)
+    manual_clock.advance(minutes=31)
+    crossed(world)
+    assert {credential.get_token(SCOPE).token for _ in range(5)} == {first}
+    assert len([each for each in crossed(world) if each[0] == "entra"]) <= 2
+    (line,) = events(caplog, "sign_in.renewal_failed")
+    assert ("hint" in line) == (scenario == "secret-expired")
+    manual_clock.advance(seconds=wait)
+    assert credential.get_token(SCOPE).token == first
+    assert len(events(caplog, "sign_in.renewal_failed")) == 2
+    world.choose("healthy")
+    manual_clock.advance(seconds=wait)
+    assert credential.get_token(SCOPE).token != first
+
+
+def test_a_token_that_is_about_to_expire_is_used_no_more(
+    credential: AppUserCredential, world: World, manual_clock: ManualClock
+) -> None:
+    credential.get_token(SCOPE)
+    world.choose("entra-down")
+    manual_clock.instant += world.access_token_life - timedelta(minutes=1, seconds=1)
+    assert credential.get_token(SCOPE).token
+    manual_clock.advance(seconds=61)
+    assert isinstance(refused(credential), UpstreamUnavailableError)
+
+
+def test_a_good_token_is_at_hand_while_another_caller_renews_it(
+    credential: AppUserCredential, world: World, manual_clock: ManualClock
+) -> None:
+    world.refresh_in = timedelta(minutes=30)
+    first = credential.get_token(SCOPE).token
+    manual_clock.advance(minutes=31)
+    world.delay = 0.5
+    world.faults[ENTRA] = Fault(ENTRA, delivery=Delivery.LATE, method="POST")
+    tokens = asked_at_once(credential, 8)
+    assert tokens.count(first) == 7
+
+
+def test_a_token_refused_during_its_renewal_does_not_come_back(
+    credential: AppUserCredential, world: World, manual_clock: ManualClock
+) -> None:
+    world.refresh_in = timedelta(minutes=30)
+    first = credential.get_token(SCOPE).token
+    manual_clock.advance(minutes=31)
+    crossed(world)
+    world.delay = 0.5
+    world.faults[ENTRA] = Fault(ENTRA, 503, delivery=Delivery.LATE)
+    with ThreadPoolExecutor(1) as thread:
+        renewing = thread.submit(refused, credential)
+        while not world.exchanges:
+            threading.Event().wait(0.01)
+        credential.forget(first, consent=False)
+        assert isinstance(renewing.result(), UpstreamUnavailableError)
 
 
 def test_a_new_consent_is_used_without_a_restart(credential: AppUserCredential, world: World) -> None:
@@ -180,10 +294,16 @@ SCENARIOS: dict[str, tuple[type[UsageSummaryError], str]] = {
     "consent-revoked": (ConsentRequiredError, "invalid_grant AADSTS50173"),
     "consent-expired": (ConsentRequiredError, "invalid_grant AADSTS700082"),
     "mfa-required": (ConsentRequiredError, "interaction_required AADSTS50076"),
+    "mfa-expired": (ConsentRequiredError, "invalid_grant AADSTS50078"),
+    "sign-in-frequency": (ConsentRequiredError, "invalid_grant AADSTS70043"),
+    "blocked": (ConsentRequiredError, "invalid_grant AADSTS53003"),
+    "vault-deleted": (ConsentRequiredError, f"no secret {SECRET_NAME}"),
     "vault-empty": (ConsentRequiredError, f"no secret {SECRET_NAME}"),
     "secret-expired": (ConfigurationError, "invalid_client AADSTS7000222"),
     "vault-forbidden": (ConfigurationError, "403"),
     "entra-down": (UpstreamUnavailableError, "503"),
+    "entra-throttled": (UpstreamUnavailableError, "429"),
+    "vault-throttled": (UpstreamUnavailableError, "429"),
     "entra-garbage": (UpstreamUnavailableError, "no JSON object"),
     "vault-down": (UpstreamUnavailableError, "503"),
     "identity-down": (UpstreamUnavailableError, "identity failed"),

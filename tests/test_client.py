@@ -1,4 +1,5 @@
 import gzip
+import json
 import socket
 import threading
 from dataclasses import replace
@@ -114,6 +115,55 @@ def failing(client: PartnerCenterClient) -> UsageSummaryError:
     with pytest.raises(UsageSummaryError) as raised:
         client.get_usage_summary(ID, BUDGET)
     return raised.value
+
+
+REFUSED_WITH: list[tuple[int, object, type[UsageSummaryError], str]] = [
+    (401, 900421, ConsentRequiredError, "MFA"),
+    (401, 10001, ConsentRequiredError, "MFA"),
+    (401, None, UpstreamRefusedError, "API access"),
+    (401, 400, UpstreamRefusedError, "API access"),
+    (401, 800001, UpstreamRefusedError, "API access"),
+    (401, 900420, UpstreamRefusedError, "PARTNER_CENTER_CLOUD"),
+    (403, None, UpstreamRefusedError, "Admin agent"),
+    (403, 2032, UpstreamRefusedError, "Admin agent"),
+    (403, 900150, UpstreamRefusedError, "Admin agent"),
+    (403, "900308", UpstreamRefusedError, "Admin agent"),
+    (403, 900309, UpstreamRefusedError, "Conditional Access"),
+    (403, 900329, UpstreamRefusedError, "for no person"),
+    (403, 900124, UpstreamRefusedError, "Microsoft Partner Agreement"),
+    (403, 900149, UpstreamRefusedError, "Cloud Solution Provider"),
+    (403, 90000, UpstreamRefusedError, "sign-in log"),
+    (403, 99999999, UpstreamRefusedError, "Admin agent"),
+    (404, 1000, UpstreamRefusedError, "PARTNER_CENTER_TENANT_ID"),
+    (404, 60003, UpstreamRefusedError, "PARTNER_CENTER_TENANT_ID"),
+    (404, 99999999, UpstreamRefusedError, "PARTNER_CENTER_TENANT_ID"),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "word"), REFUSED_WITH)
+def test_a_refusal_comes_with_what_the_operator_does(
+    client: PartnerCenterClient,
+    world: World,
+    status: int,
+    code: object,
+    kind: type[UsageSummaryError],
+    word: str,
+) -> None:
+    body = json.dumps({"code": code, "description": "…", "data": [], "source": "PartnerFD"}) if code else ""
+    world.faults[PC] = Fault(PC, status, lambda _: body.encode())
+    error = failing(client)
+    assert (type(error), error.reply and error.reply.status) == (kind, status)
+    assert word in (error.hint or "")
+
+
+def test_whether_the_token_has_mfa_is_known_where_that_is_asked(
+    direct: Settings, client: PartnerCenterClient, manual_clock: ManualClock, world: World
+) -> None:
+    assert client.get_usage_summary(ID, BUDGET).is_mfa_compliant is None
+    assert "validatemfa" not in calls(world)[0].headers
+    credential = AppUserCredential(direct, manual_clock.clock())
+    asking = PartnerCenterClient(direct, credential, manual_clock.clock(), validate_mfa=True)
+    assert asking.get_usage_summary(ID, BUDGET).is_mfa_compliant is True
 
 
 def test_the_first_call_signs_in_and_later_ones_do_not(

@@ -176,11 +176,12 @@ def test_a_failure_is_shared_with_its_class_its_words_and_its_reply(
     published(fleet)
     shared, etag = claimed(fleet)
     until = shared.at + timedelta(seconds=20)
-    fleet.back_off(shared, etag, kind('sie sagt "nein", är så', reply=reply), until)
+    fleet.back_off(shared, etag, kind('sie sagt "nein", är så', reply=reply, hint="Så."), until)
     now = fleet.read()
     assert type(now.failure) is kind
     assert now.failure is not None
-    assert (now.failure.message, now.failure.reply) == ('sie sagt "nein", är så', reply)
+    assert (now.failure.message, now.failure.hint) == ('sie sagt "nein", är så', "Så.")
+    assert now.failure.reply == reply
     assert (bool(now.keep_away), now.until, now.answer) == (True, until, ANSWER)
 
 
@@ -219,10 +220,10 @@ DAMAGES: dict[str, tuple[bytes, dict[str, str]]] = {
     "no instant in a claim": (BODY, {"until": "soon"}),
     "no JSON in a failure": (BODY, {**UNTIL, "failure": "{"}),
     "no list in a failure": (BODY, {**UNTIL, "failure": "7"}),
-    "an unknown failure": (BODY, {**UNTIL, "failure": '["NoSuchError", "", null]'}),
-    "a failure that is a duration": (BODY, {**UNTIL, "failure": '["timedelta", "", null]'}),
-    "a failure that is a reply": (BODY, {**UNTIL, "failure": '["UpstreamReply", "", null]'}),
-    "a failure that is a list": (BODY, {**UNTIL, "failure": '[["StorageError"], "", null]'}),
+    "an unknown failure": (BODY, {**UNTIL, "failure": '["NoSuchError", "", null, null]'}),
+    "a failure that is a duration": (BODY, {**UNTIL, "failure": '["timedelta", "", null, null]'}),
+    "a failure that is a reply": (BODY, {**UNTIL, "failure": '["UpstreamReply", "", null, null]'}),
+    "a failure that is a list": (BODY, {**UNTIL, "failure": '[["StorageError"], "", null, null]'}),
     "no body": (b"", WHEN),
     "half a body": (BODY[:-9], WHEN),
     "a page for a body": (b"<html></html>", WHEN),
@@ -274,10 +275,10 @@ def test_partners_do_not_share(container: Container, fleet: Fleet) -> None:
         ({"until": "2999-01-01T00:00:00+00:00", "owner": "x"}, "a claim for ever"),
         ({**WHEN, "fetched": "2999-01-01T00:00:00+00:00"}, "an answer of tomorrow"),
         (
-            {**UNTIL, "failure": '["UpstreamRefusedError", "", [403, "no number", "x"]]'},
+            {**UNTIL, "failure": '["UpstreamRefusedError", "", [403, "no number", "x"], null]'},
             "a code that is none",
         ),
-        ({**UNTIL, "failure": '["StorageError", "", null]'}, "a failure that no caller may see"),
+        ({**UNTIL, "failure": '["StorageError", "", null, null]'}, "a failure that no caller may see"),
     ],
 )
 def test_what_nobody_wrote_keeps_nobody_away(

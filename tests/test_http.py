@@ -67,6 +67,13 @@ def members(response: Response) -> dict[str, Any]:
     return problem
 
 
+def test_a_problem_says_what_the_operator_does_about_it() -> None:
+    error = ConsentRequiredError("the log's words", hint="Run python3 -m ops consent.")
+    detail = members(get(Result(Decision.FETCH_MISSING, error=error)))["detail"]
+    assert detail.endswith("the app's log says why. Run python3 -m ops consent.")
+    assert "the log's words" not in detail
+
+
 def test_an_answer_has_exactly_the_promised_headers() -> None:
     response = get(served(seconds(12.9)))
     assert (response.status, response.body) == (HTTPStatus.OK, BODY)

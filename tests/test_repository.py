@@ -6,9 +6,11 @@ import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import ops
 import shared
 from shared import errors
 from shared.http import PROBLEMS
@@ -79,10 +81,15 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) < 200
 
 
-def test_every_command_in_the_readme_exists() -> None:
-    commands = set(re.findall(r"python3 -m dev (\w+)", README))
+@pytest.mark.parametrize("package", ["dev", "ops", "ops token"])
+def test_every_command_in_the_readme_exists(package: str) -> None:
+    commands = set(re.findall(rf"python3 -m {package} (\w+)", README))
     help_text = subprocess.run(
-        [sys.executable, "-m", "dev", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", *package.split(), "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
 
     assert commands
@@ -91,10 +98,11 @@ def test_every_command_in_the_readme_exists() -> None:
     } == set()
 
 
-def test_the_map_of_shared_names_every_module() -> None:
-    files = {file.stem for file in (ROOT / "shared").glob("*.py")} - {"__init__"}
+@pytest.mark.parametrize("package", [shared, ops])
+def test_the_map_of_a_package_names_every_module(package: ModuleType) -> None:
+    files = {file.stem for file in (ROOT / package.__name__).glob("*.py")} - {"__init__", "__main__"}
 
-    assert set(re.findall(r"^(\w+)  ", shared.__doc__ or "", re.MULTILINE)) == files
+    assert set(re.findall(r"^(\w+)  +", package.__doc__ or "", re.MULTILINE)) == files
 
 
 def test_only_what_runs_is_deployed() -> None:

@@ -6,10 +6,12 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
 
 import msal
@@ -17,16 +19,28 @@ import pytest
 import requests
 import trustme
 from azure.core.credentials import AccessToken, TokenCredential
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
-from azure.identity import ManagedIdentityCredential
+from azure.core.exceptions import (
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+)
+from azure.identity import (
+    AzureCliCredential,
+    CredentialUnavailableError,
+    DefaultAzureCredential,
+    ManagedIdentityCredential,
+)
 from azure.keyvault.secrets import SecretClient
 from cryptography.hazmat.primitives.serialization import NoEncryption, load_pem_private_key, pkcs12
 from cryptography.x509 import load_pem_x509_certificate
 
 from dev.simulator import SCENARIOS, Delivery, Fault, Refusal, Service, Simulator, World
+from dev.simulator.authorize import matches
+from dev.simulator.records import EVERY_USER, KEY_VAULT
 from dev.simulator.world import BOM, DOCUMENT, PARTNER_CENTER, SECRET_NAME, now
 
 SCOPES = [f"{PARTNER_CENTER}/user_impersonation"]
+REDIRECT_URI = "http://localhost:8400"
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +53,9 @@ def served() -> Iterator[Simulator]:
 def simulator(served: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
     for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
+    vars(served.world).update(vars(World()))
     for name, value in served.settings.items():
         monkeypatch.setenv(name, value)
-    world = served.world
-    world.clock, world.document, world.certificate, world.refresh_in = now, DOCUMENT, None, None
-    world.secrets.clear()
-    world.exchanges.clear()
-    world.complaints.clear()
-    world.choose("healthy")
     return served
 
 
@@ -159,20 +168,23 @@ def test_a_refresh_token_lives_for_90_days(simulator: Simulator, world: World) -
 
 
 @pytest.mark.parametrize(
-    ("scenario", "error", "code"),
+    ("scenario", "error", "code", "suberror"),
     [
-        ("consent-revoked", "invalid_grant", 50173),
-        ("consent-expired", "invalid_grant", 700082),
-        ("mfa-required", "interaction_required", 50076),
-        ("secret-expired", "invalid_client", 7000222),
+        ("consent-revoked", "invalid_grant", 50173, None),
+        ("consent-expired", "invalid_grant", 700082, "token_expired"),
+        ("mfa-required", "interaction_required", 50076, "basic_action"),
+        ("mfa-expired", "invalid_grant", 50078, "basic_action"),
+        ("sign-in-frequency", "invalid_grant", 70043, "token_expired"),
+        ("blocked", "invalid_grant", 53003, "message_only"),
+        ("secret-expired", "invalid_client", 7000222, None),
     ],
 )
 def test_entra_refuses_in_its_own_shape(
-    simulator: Simulator, world: World, scenario: str, error: str, code: int
+    simulator: Simulator, world: World, scenario: str, error: str, code: int, suberror: str | None
 ) -> None:
     world.choose(scenario)
     refused = redeem(simulator)
-    assert refused["error"] == error
+    assert (refused["error"], refused.get("suberror")) == (error, suberror)
     assert refused["error_codes"] == [code]
     assert refused["error_description"].startswith(f"AADSTS{code}: ")
     assert {"timestamp", "trace_id", "correlation_id", "error_uri"} < refused.keys()
@@ -238,11 +250,14 @@ def test_the_client_may_sign_in_by_basic_authentication(simulator: Simulator, wo
     assert "refresh_token" not in answer.json()
 
 
-def test_the_client_may_sign_in_by_certificate(simulator: Simulator, world: World, tmp_path: Path) -> None:
-    leaf = trustme.CA(key_type=trustme.KeyType.RSA).issue_cert("app", key_type=trustme.KeyType.RSA)
+def certified(directory: Path, life: timedelta) -> tuple[dict[str, object], str]:
+    """MSAL's credential with a new certificate, and the certificate for the app registration."""
+    leaf = trustme.CA(key_type=trustme.KeyType.RSA).issue_cert(
+        "app", key_type=trustme.KeyType.RSA, not_before=now() - timedelta(days=2), not_after=now() + life
+    )
     pem = leaf.cert_chain_pems[0].bytes()
     key = load_pem_private_key(leaf.private_key_pem.bytes(), None)
-    pfx = tmp_path / "client.pfx"
+    pfx = directory / "client.pfx"
     pfx.write_bytes(
         pkcs12.serialize_key_and_certificates(
             None,
@@ -252,13 +267,24 @@ def test_the_client_may_sign_in_by_certificate(simulator: Simulator, world: Worl
             NoEncryption(),
         )
     )
-    credential = {"private_key_pfx_path": str(pfx), "public_certificate": True}
+    return {"private_key_pfx_path": str(pfx), "public_certificate": True}, pem.decode()
+
+
+def test_the_client_may_sign_in_by_certificate(simulator: Simulator, world: World, tmp_path: Path) -> None:
+    credential, pem = certified(tmp_path, timedelta(days=1))
     client = application(simulator, credential)
     refused = client.acquire_token_by_refresh_token(refresh_token(world), SCOPES)
     assert refused["error_codes"] == [700027]
-    world.certificate = pem.decode()
+    world.certificate = pem
     client = application(simulator, credential)
     assert "access_token" in client.acquire_token_by_refresh_token(refresh_token(world), SCOPES)
+
+
+def test_an_expired_certificate_is_refused(simulator: Simulator, world: World, tmp_path: Path) -> None:
+    credential, world.certificate = certified(tmp_path, timedelta(days=-1))
+    client = application(simulator, credential)
+    refused = client.acquire_token_by_refresh_token(refresh_token(world), SCOPES)
+    assert refused["error_codes"] == [700027]
 
 
 @pytest.mark.parametrize(
@@ -279,6 +305,325 @@ def test_the_client_may_sign_in_by_its_federated_identity(
     client = application(simulator, credential)
     result = client.acquire_token_by_refresh_token(refresh_token(world), SCOPES)
     assert result.get("error_codes") == (code and [code])
+
+
+def exchangeable(world: World, life: timedelta = timedelta(hours=1), **claims: str) -> str:
+    """A token of the managed identity for the exchange, with other claims."""
+    whole = {
+        "aud": world.token_exchange_audience,
+        "iss": f"https://login.microsoftonline.com/{world.tenant_id}/v2.0",
+        "sub": world.managed_identity_object_id,
+    }
+    return world.sign(whole | claims, now() + min(life, timedelta()), now() + life)
+
+
+FEDERATED: dict[str, tuple[Callable[[World], str], int | None]] = {
+    "good": (exchangeable, None),
+    "of another cloud": (lambda world: exchangeable(world, aud="api://AzureADTokenExchangeUSGov"), 700212),
+    "of another issuer": (lambda world: exchangeable(world, iss="https://sts.windows.net/"), 700211),
+    "of another subject": (lambda world: exchangeable(world, sub=str(uuid4())), 700213),
+    "expired": (lambda world: exchangeable(world, timedelta(seconds=-1)), 700024),
+    "not yet valid": (lambda world: world.sign({}, now() + timedelta(days=1), now() + timedelta(2)), 700024),
+    "forged": (lambda world: exchangeable(World(tenant_id=world.tenant_id)), 700027),
+    "no token": (lambda _: "nonsense", 700027),
+}
+
+
+@pytest.mark.parametrize("which", FEDERATED)
+def test_a_federated_assertion_is_checked_in_earnest(simulator: Simulator, world: World, which: str) -> None:
+    assertion, code = FEDERATED[which]
+    client = application(simulator, {"client_assertion": lambda: assertion(world)})
+    result = client.acquire_token_by_refresh_token(refresh_token(world), SCOPES)
+    assert result.get("error_codes") == (code and [code])
+
+
+def test_the_audience_of_the_exchange_depends_on_the_cloud(simulator: Simulator, world: World) -> None:
+    world.token_exchange_audience = "api://AzureADTokenExchangeUSGov"
+    for audience, code in ((world.token_exchange_audience, None), ("api://AzureADTokenExchange", [700212])):
+        identity = world.identity_token(audience, world.managed_identity_client_id)
+        client = application(simulator, {"client_assertion": lambda identity=identity: identity})
+        result = client.acquire_token_by_refresh_token(refresh_token(world), SCOPES)
+        assert result.get("error_codes") == code
+
+
+class Form(HTMLParser):
+    """Where a page's form goes, with which fields, and whether a script sends it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.action, self.fields = "", dict[str, str]()
+        self.is_sent = "document.forms[0].submit()" in page
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self.action = given["action"]
+        if given.get("type") == "hidden":
+            self.fields[given["name"]] = given["value"]
+
+
+def ask(
+    simulator: Simulator, changes: dict[str, str | None] | None = None, tenant: str | None = None
+) -> requests.Response:
+    """A person opens the sign-in page; a change to None leaves a parameter out."""
+    query: dict[str, str | None] = {
+        "client_id": simulator.world.client_id,
+        "response_type": "code",
+        "redirect_uri": REDIRECT_URI,
+        "scope": " ".join([*SCOPES, "openid", "offline_access"]),
+        "state": "a state",
+        "code_challenge": "x" * 43,
+        "code_challenge_method": "S256",
+        **(changes or {}),
+    }
+    address = f"{simulator.url}/{tenant or simulator.world.tenant_id}/oauth2/v2.0/authorize"
+    present = {name: value for name, value in query.items() if value is not None}
+    return requests.get(address, present, allow_redirects=False, timeout=10)
+
+
+def answered(response: requests.Response) -> dict[str, str]:
+    """What the app is told, by redirection or by form."""
+    if response.status_code == 302:
+        location = urlsplit(response.headers["location"])
+        assert (location.scheme, location.netloc, location.path) == ("http", "localhost:8400", "/")
+        return dict(parse_qsl(location.query))
+    form = Form(response.text)
+    assert (response.status_code, form.action, form.is_sent) == (200, REDIRECT_URI, True)
+    return form.fields
+
+
+def begin(
+    simulator: Simulator, mode: str = "form_post"
+) -> tuple[msal.ConfidentialClientApplication, dict[str, Any]]:
+    client = application(simulator)
+    return client, client.initiate_auth_code_flow(SCOPES, redirect_uri=REDIRECT_URI, response_mode=mode)
+
+
+def signed_in(
+    flow: Mapping[str, Any], more: dict[str, str] | None = None, *, mfa: bool = True
+) -> dict[str, str]:
+    query = urlencode((more or {}) | ({"amr_values": "mfa"} if mfa else {}))
+    return answered(requests.get(f"{flow['auth_uri']}&{query}", allow_redirects=False, timeout=10))
+
+
+def sign_in(simulator: Simulator, *, mfa: bool = True) -> dict[str, Any]:
+    client, flow = begin(simulator)
+    result = client.acquire_token_by_auth_code_flow(flow, signed_in(flow, mfa=mfa))
+    assert isinstance(result, dict)
+    return result
+
+
+@pytest.mark.filterwarnings("ignore:response_mode")  # MSAL would have form_post
+@pytest.mark.parametrize("mode", ["query", "form_post"])
+def test_a_person_signs_in_and_the_refresh_token_of_it_is_good(
+    simulator: Simulator, world: World, mode: str
+) -> None:
+    world.user = "somebody@nordlys.example"
+    client, flow = begin(simulator, mode)
+    answer = signed_in(flow)
+    result = client.acquire_token_by_auth_code_flow(flow, answer)
+    claims = world.claims(result["access_token"])
+    assert (claims["upn"], claims["amr"], claims["wids"]) == (world.user, ["pwd", "mfa"], [EVERY_USER])
+    who = result["id_token_claims"]
+    assert (who["preferred_username"], who["tid"], who["name"]) == (world.user, world.tenant_id, "somebody")
+    assert who["iss"] == f"{simulator.url}/{world.tenant_id}/v2.0"
+    assert (who["aud"], who["oid"]) == (world.client_id, claims["oid"])
+    assert get(simulator, result["access_token"], ValidateMfa="true").headers["isMfaCompliant"] == "true"
+    world.user = "another@nordlys.example"
+    renewed = redeem(simulator, result["refresh_token"])
+    assert world.claims(renewed["access_token"])["upn"] == "somebody@nordlys.example"
+    assert {answer["code"], result["refresh_token"], result["id_token"]} < world.canaries()
+    assert world.canary in answer["code"]
+
+
+def test_an_id_token_lives_on_the_clock_of_the_machine(simulator: Simulator, world: World) -> None:
+    world.clock = lambda: now() + timedelta(days=400)
+    who = sign_in(simulator)["id_token_claims"]
+    assert abs(who["iat"] - now().timestamp()) < 60
+    assert who["exp"] - who["iat"] == 75 * 60
+
+
+MFA_CLAIMS = json.dumps({"access_token": {"amr": {"essential": True, "values": ["mfa"]}}})
+
+
+@pytest.mark.parametrize(
+    ("asked", "has", "mfa"),
+    [
+        ({"amr_values": "mfa"}, True, True),
+        ({"claims": MFA_CLAIMS}, True, True),
+        ({"amr_values": "mfa"}, False, False),
+        ({"claims": '{"id_token": {"acr": null}}'}, True, False),
+        ({}, True, False),
+    ],
+)
+def test_a_sign_in_has_mfa_if_it_is_asked_for_and_the_person_has_it(
+    simulator: Simulator, world: World, asked: dict[str, str], *, has: bool, mfa: bool
+) -> None:
+    world.person_has_mfa = has
+    client, flow = begin(simulator)
+    result = client.acquire_token_by_auth_code_flow(flow, signed_in(flow, asked, mfa=False))
+    for each in (result, redeem(simulator, result["refresh_token"])):
+        answer = get(simulator, each["access_token"])
+        assert (answer.status_code == 200) == mfa
+        assert mfa or answer.json()["code"] == 900421
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"code": "0.unknown"}, 400, 70000),
+        ({"redirect_uri": f"{REDIRECT_URI}/"}, 401, 500112),
+        ({"redirect_uri": None}, 400, 900144),
+        ({"code_verifier": "y" * 43}, 400, 501481),
+        ({"code_verifier": None}, 400, 50148),
+        ({"client_secret": "wrong"}, 401, 7000215),
+        ({"client_id": "somebody-else"}, 400, 700016),
+        ({"scope": "https://graph.microsoft.com/.default"}, 400, 500011),
+    ],
+)
+def test_a_code_is_redeemed_once_and_only_by_who_asked_for_it(
+    simulator: Simulator, world: World, changes: dict[str, str | None], status: int, code: int
+) -> None:
+    _, flow = begin(simulator)
+    form = {
+        "grant_type": "authorization_code",
+        "client_id": world.client_id,
+        "client_secret": world.client_secret,
+        "redirect_uri": REDIRECT_URI,
+        "code": signed_in(flow)["code"],
+        "code_verifier": flow["code_verifier"],
+    }
+    address = f"{simulator.url}/{world.tenant_id}/oauth2/v2.0/token"
+    changed = {name: value for name, value in {**form, **changes}.items() if value is not None}
+    refused = requests.post(address, changed, timeout=10)
+    assert (refused.status_code, refused.json()["error_codes"]) == (status, [code])
+    good = requests.post(address, form, timeout=10)
+    assert {"access_token", "refresh_token", "id_token"} < good.json().keys()
+    again = requests.post(address, form, timeout=10)
+    assert (again.status_code, again.json()["error_codes"]) == (400, [54005])
+
+
+def test_a_code_lives_for_ten_minutes(simulator: Simulator, world: World) -> None:
+    client, flow = begin(simulator)
+    answer = signed_in(flow)
+    world.clock = lambda: now() + timedelta(minutes=10)
+    assert client.acquire_token_by_auth_code_flow(flow, answer)["error_codes"] == [70008]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"client_id": str(uuid4())}, 700016),
+        ({"redirect_uri": "http://localhost:8400/<script>"}, 50011),
+        ({"redirect_uri": "https://evil.example"}, 50011),
+        ({"redirect_uri": None}, 900144),
+        ({"response_mode": "web_message"}, 70007),
+        (None, 90002),
+    ],
+)
+def test_who_is_not_the_app_is_shown_a_page_and_never_redirected(
+    simulator: Simulator, change: dict[str, str | None] | None, code: int
+) -> None:
+    answer = ask(simulator, change, tenant=None if change else str(uuid4()))
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+    assert answer.headers["content-type"].startswith("text/html")
+    assert f"AADSTS{code}: " in answer.text
+    assert "script" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("registered", "asked", "same"),
+    [
+        ("http://localhost", "http://localhost:8400", True),
+        ("http://localhost:1", "http://localhost:2", True),
+        ("http://127.0.0.1/a", "http://127.0.0.1:2/a", True),
+        ("http://localhost/a", "http://localhost:2/a", True),
+        ("http://localhost", "http://localhost:8400/", False),
+        ("http://localhost/a", "http://localhost:8400/A", False),
+        ("http://localhost", "https://localhost:8400", False),
+        ("http://localhost", "http://127.0.0.1:8400", False),
+        ("http://localhost", "http://x@localhost:8400", False),
+        ("http://localhost", "http://localhost:8400?a=b", False),
+        ("http://localhost", "http://localhost:8400#a", False),
+        ("http://localhost", "http://localhost:port", False),
+        ("https://app.example/a", "https://app.example/a", True),
+        ("https://app.example/a", "https://app.example:444/a", False),
+    ],
+)
+def test_only_the_port_of_a_localhost_redirect_uri_is_free(
+    registered: str, asked: str, *, same: bool
+) -> None:
+    assert matches(registered, asked) is same
+
+
+@pytest.mark.parametrize("mode", ["query", "form_post"])
+@pytest.mark.parametrize(
+    ("change", "error", "code"),
+    [
+        ({"response_type": "code id_token"}, "unsupported_response_type", 70005),
+        ({"response_type": None}, "invalid_request", 900144),
+        ({"code_challenge": None}, "invalid_request", 9002325),
+        ({"code_challenge": "short"}, "invalid_request", 501491),
+        ({"code_challenge_method": "plain"}, "invalid_request", 50149),
+        ({"code_challenge_method": None}, "invalid_request", 50149),
+        ({"scope": "openid"}, "invalid_scope", 70011),
+        ({"scope": "https://graph.microsoft.com/.default"}, "invalid_resource", 500011),
+        ({"claims": "[]"}, "invalid_request", 9002313),
+        ({"prompt": "none"}, "login_required", 50058),
+    ],
+)
+def test_the_authorization_endpoint_is_strict(
+    simulator: Simulator, world: World, change: dict[str, str | None], error: str, code: int, mode: str
+) -> None:
+    assert answered(ask(simulator, {"response_mode": mode})).keys() == {"code", "session_state", "state"}
+    codes = len(world.codes)
+    answer = answered(ask(simulator, {"response_mode": mode, **change}))
+    assert answer.keys() == {"error", "error_description", "state"}
+    assert (answer["error"], answer["state"]) == (error, "a state")
+    assert answer["error_description"].startswith(f"AADSTS{code}: ")
+    assert len(world.codes) == codes
+
+
+@pytest.mark.filterwarnings("ignore:response_mode")  # MSAL would have form_post
+@pytest.mark.parametrize("mode", ["query", "form_post"])
+@pytest.mark.parametrize("code", [65004, 53003, 50020, 50105])
+def test_a_refused_sign_in_is_told_to_the_app(
+    simulator: Simulator, world: World, code: int, mode: str
+) -> None:
+    world.sign_in_error = ("access_denied", code)
+    client, flow = begin(simulator, mode)
+    result = client.acquire_token_by_auth_code_flow(flow, signed_in(flow))
+    assert result["error"] == "access_denied"
+    assert result["error_description"].startswith(f"AADSTS{code}: ")
+    world.choose("healthy")
+    assert "access_token" in sign_in(simulator)
+
+
+def test_a_blocked_user_cannot_sign_in_anew(simulator: Simulator, world: World) -> None:
+    world.choose("blocked")
+    _, flow = begin(simulator)
+    assert signed_in(flow)["error_description"].startswith("AADSTS53003: ")
+
+
+@pytest.mark.parametrize("scenario", ["mfa-required", "mfa-expired", "sign-in-frequency", "mfa-missing"])
+def test_a_new_sign_in_heals_what_the_old_one_suffered(
+    simulator: Simulator, world: World, scenario: str
+) -> None:
+    world.choose(scenario)
+    old = redeem(simulator)
+    assert "error" in old or get(simulator, old["access_token"]).status_code == 401
+    assert get(simulator, sign_in(simulator)["access_token"]).status_code == 200
+    assert scenario == world.scenario
+
+
+def test_roles_of_the_directory_and_of_partner_center_are_apart(simulator: Simulator, world: World) -> None:
+    world.directory_roles.append("62e90394-69f5-4237-9190-012177145e10")
+    world.has_partner_role = False
+    token = redeem(simulator)["access_token"]
+    assert world.claims(token)["wids"] == world.directory_roles
+    answer = get(simulator, token)
+    assert (answer.status_code, answer.json()["code"]) == (403, 900308)
 
 
 def test_partner_center_echoes_ids_and_sends_no_validators(simulator: Simulator, world: World) -> None:
@@ -341,6 +686,7 @@ def test_a_token_of_another_world_or_none_is_refused_without_a_body(simulator: S
         ("bad-request", 400, 2000),
         ("no-usage-data", 404, 3000),
         ("no-usage-data-400", 400, 3000),
+        ("role-missing", 403, 900308),
     ],
 )
 def test_a_scenario_answers_what_its_sentence_says(
@@ -485,14 +831,224 @@ def test_the_vault_challenges_a_call_without_a_token(simulator: Simulator, world
 
 
 def test_the_vault_takes_no_token_for_another_audience(simulator: Simulator, world: World) -> None:
-    class Elsewhere:
-        def get_token(self, *_scopes: str, **_: object) -> AccessToken:
-            token = world.identity_token("https://storage.azure.com/", "system-assigned")
-            return AccessToken(token, int(now().timestamp()) + 3600)
-
-    with vault(simulator, Elsewhere()) as client, pytest.raises(HttpResponseError) as refused:
+    elsewhere = Bearer(world.identity_token("https://storage.azure.com/", "system-assigned"))
+    with vault(simulator, elsewhere) as client, pytest.raises(HttpResponseError) as refused:
         client.get_secret(SECRET_NAME)
     assert refused.value.status_code == 401
+
+
+def inner_code(error: HttpResponseError) -> object:
+    inner = error.error.innererror if error.error else None
+    return inner and inner["code"]
+
+
+def test_a_deleted_secret_keeps_its_name_until_it_is_recovered(simulator: Simulator, world: World) -> None:
+    expires = datetime(2027, 2, 19, tzinfo=UTC)
+    token = refresh_token(world)
+    with vault(simulator) as client:
+        stored = client.set_secret(SECRET_NAME, token, expires_on=expires, tags={"a": "b"})
+        with pytest.raises(ResourceNotFoundError):
+            client.get_deleted_secret(SECRET_NAME)
+        client.begin_delete_secret(SECRET_NAME).wait()
+        deleted = client.get_deleted_secret(SECRET_NAME)
+        assert deleted.recovery_id == f"{simulator.url}/deletedsecrets/{SECRET_NAME}"
+        assert deleted.deleted_date is not None
+        assert deleted.scheduled_purge_date == deleted.deleted_date + timedelta(days=90)
+        for _ in range(2):
+            with pytest.raises(ResourceExistsError) as conflict:
+                client.set_secret(SECRET_NAME, "new")
+            assert inner_code(conflict.value) == "ObjectIsDeletedButRecoverable"
+            with pytest.raises(ResourceNotFoundError, match="SecretNotFound"):
+                client.get_secret(SECRET_NAME)
+        recovering = client.begin_recover_deleted_secret(SECRET_NAME)
+        recovering.wait()
+        assert recovering.result().version == stored.properties.version
+        recovered = client.get_secret(SECRET_NAME)
+        assert (recovered.value, recovered.properties.expires_on) == (token, expires)
+        assert recovered.properties.tags == {"a": "b"}
+        assert len(list(client.list_properties_of_secret_versions(SECRET_NAME))) == 2
+        with pytest.raises(ResourceNotFoundError):
+            client.begin_recover_deleted_secret(SECRET_NAME)
+        client.set_secret(SECRET_NAME, "new")
+
+
+def test_a_recovery_may_take_a_while(simulator: Simulator, world: World) -> None:
+    world.choose("vault-deleted")
+    world.recovery = 3
+    with vault(simulator) as client:
+        recovering = client.begin_recover_deleted_secret(SECRET_NAME, _polling_interval=0)
+        with pytest.raises(ResourceExistsError) as conflict:
+            client.set_secret(SECRET_NAME, "too early")
+        assert inner_code(conflict.value) == "ObjectIsBeingRecovered"
+        recovering.wait()
+        client.set_secret(SECRET_NAME, "new")
+    crossed = [(each.method, each.status) for each in world.exchanges if each.service is Service.KEY_VAULT]
+    assert crossed[-6:] == [
+        ("POST", 200),
+        ("PUT", 409),
+        ("GET", 404),
+        ("GET", 404),
+        ("GET", 200),
+        ("PUT", 200),
+    ]
+
+
+@pytest.mark.parametrize("heal", [World.choose, World.consent])
+def test_a_deleted_secret_comes_back_when_the_world_heals(
+    simulator: Simulator, world: World, heal: Callable[..., object]
+) -> None:
+    world.choose("vault-deleted")
+    with vault(simulator) as client:
+        with pytest.raises(ResourceNotFoundError):
+            client.get_secret(SECRET_NAME)
+        heal(world, *(["healthy"] if heal is World.choose else []))
+        assert client.get_secret(SECRET_NAME).value == refresh_token(world)
+        client.set_secret(SECRET_NAME, "new")
+
+
+def test_a_vault_may_let_read_and_not_write(simulator: Simulator, world: World) -> None:
+    world.choose("vault-read-only")
+    with vault(simulator) as client:
+        version = client.get_secret(SECRET_NAME).properties.version
+        refused: list[Callable[[], object]] = [
+            lambda: client.set_secret(SECRET_NAME, "new"),
+            lambda: client.update_secret_properties(SECRET_NAME, version, enabled=False),
+            lambda: client.begin_delete_secret(SECRET_NAME),
+            lambda: client.begin_recover_deleted_secret(SECRET_NAME),
+        ]
+        for call in refused:
+            with pytest.raises(HttpResponseError) as error:
+                call()
+            assert (error.value.status_code, inner_code(error.value)) == (403, "ForbiddenByRbac")
+        world.choose("healthy")
+        client.set_secret(SECRET_NAME, "new")
+
+
+class Bearer:
+    """A credential of azure-core that has this token."""
+
+    def __init__(self, token: str) -> None:
+        self._token = AccessToken(token, int(now().timestamp()) + 3600)
+
+    def get_token(self, *_scopes: str, **_: object) -> AccessToken:
+        return self._token
+
+
+CALLERS: dict[str, tuple[Callable[[World], str], int]] = {
+    "the managed identity": (lambda w: w.identity_token(KEY_VAULT, w.managed_identity_client_id), 200),
+    "an operator": (lambda w: w.operator_token(KEY_VAULT), 200),
+    "another identity": (lambda w: w.identity_token(KEY_VAULT, str(uuid4())), 403),
+    "the app and its user": (lambda w: w.access_token(audience=KEY_VAULT), 403),
+    "a token of another tenant": (
+        lambda w: w.sign({"aud": KEY_VAULT, "tid": str(uuid4())}, now(), now() + timedelta(hours=1)),
+        401,
+    ),
+    "a token for another resource": (lambda w: w.operator_token("https://storage.azure.com"), 401),
+}
+
+
+@pytest.mark.parametrize("who", CALLERS)
+def test_the_vault_is_open_to_the_identity_and_to_an_operator(
+    simulator: Simulator, world: World, who: str
+) -> None:
+    token, status = CALLERS[who]
+    with vault(simulator, Bearer(token(world))) as client:
+        if status == 200:
+            client.set_secret(SECRET_NAME, "new")
+            assert client.get_secret(SECRET_NAME).value == "new"
+        else:
+            with pytest.raises(HttpResponseError) as refused:
+                client.get_secret(SECRET_NAME)
+            assert refused.value.status_code == status
+
+
+def test_an_operator_may_lack_the_role_at_the_vault(simulator: Simulator, world: World) -> None:
+    world.operator_has_role = False
+    with vault(simulator, Bearer(world.operator_token(KEY_VAULT))) as client:
+        with pytest.raises(HttpResponseError) as refused:
+            client.get_secret(SECRET_NAME)
+        assert inner_code(refused.value) == "ForbiddenByRbac"
+        world.choose("healthy")
+        assert client.get_secret(SECRET_NAME).value == refresh_token(world)
+    with vault(simulator) as client:
+        world.operator_has_role = False
+        assert client.get_secret(SECRET_NAME).value == refresh_token(world)
+
+
+def test_entra_and_the_vault_may_throttle(simulator: Simulator, world: World) -> None:
+    client = application(simulator)
+    world.choose("entra-throttled")
+    address = f"{simulator.url}/{world.tenant_id}/oauth2/v2.0/token"
+    answer = requests.post(address, timeout=10)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "20")
+    assert answer.json()["error"] == "temporarily_unavailable"
+    refused = client.acquire_token_by_refresh_token(refresh_token(world), SCOPES)
+    assert refused["error"] == "temporarily_unavailable"
+    world.choose("vault-throttled")
+    with vault(simulator) as secrets, pytest.raises(HttpResponseError, match="Throttled") as throttled:
+        secrets.get_secret(SECRET_NAME)
+    assert throttled.value.status_code == 429
+
+
+@pytest.fixture
+def az(simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """On the PATH of a machine that has no managed identity."""
+    simulator.install_az(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")
+    for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name)
+    return tmp_path / "bin" / "az"
+
+
+@pytest.mark.usefixtures("az")
+@pytest.mark.parametrize("kind", [AzureCliCredential, DefaultAzureCredential])
+def test_an_operator_comes_by_az_login(
+    simulator: Simulator, world: World, kind: Callable[[], TokenCredential]
+) -> None:
+    with vault(simulator, kind()) as client:
+        assert client.get_secret(SECRET_NAME).value == refresh_token(world)
+    token = AzureCliCredential(tenant_id=world.tenant_id).get_token("https://storage.azure.com/.default")
+    claims = world.claims(token.token)
+    assert (claims["upn"], claims["aud"]) == (world.operator, "https://storage.azure.com/")
+    assert token.expires_on == claims["exp"]
+    assert token.token in world.canaries()
+    assert world.canary in token.token
+
+
+@pytest.mark.usefixtures("az")
+def test_an_operator_may_have_signed_in_elsewhere_and_follows_the_challenge_home(
+    simulator: Simulator, world: World
+) -> None:
+    home, world.tenant_id = world.tenant_id, str(uuid4())
+    with vault(simulator, AzureCliCredential()) as client:
+        assert client.get_secret(SECRET_NAME).value == refresh_token(world)
+        world.tenant_id = home  # the SDK has kept the challenge, with the tenant of before
+    with vault(simulator, AzureCliCredential()) as client:
+        assert client.get_secret(SECRET_NAME).value == refresh_token(world)
+    statuses = [each.status for each in world.exchanges if each.service is Service.KEY_VAULT]
+    assert statuses[-2:] == [401, 200]
+
+
+@pytest.mark.usefixtures("az")
+def test_an_operator_may_not_have_signed_in(world: World) -> None:
+    world.operator_signed_in = False
+    with pytest.raises(CredentialUnavailableError, match="az login"):
+        AzureCliCredential().get_token(f"{KEY_VAULT}/.default")
+
+
+def test_az_is_a_program_of_one_command(az: Path, simulator: Simulator, world: World) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([az, *arguments], capture_output=True, text=True, timeout=30, check=False)
+
+    answer = json.loads(run("account", "get-access-token", "--scope", f"{KEY_VAULT}/.default").stdout)
+    assert world.claims(answer["accessToken"])["aud"] == KEY_VAULT
+    expires = datetime.strptime(answer["expiresOn"], "%Y-%m-%d %H:%M:%S.%f").astimezone()
+    assert expires.timestamp() == answer["expires_on"]
+    assert (answer["tenant"], answer["tokenType"]) == (world.tenant_id, "Bearer")
+    assert run("keyvault", "list").returncode == 2
+    address = f"{simulator.url}/simulator/operator-token"
+    assert requests.post(address, timeout=10, verify=simulator.ca_bundle).status_code == 400
 
 
 def test_the_identity_endpoint_wants_its_header_and_a_known_identity(
@@ -539,6 +1095,19 @@ def test_another_process_can_steer_the_world(simulator: Simulator, world: World)
     assert len(requests.get(f"{control}/complaints", timeout=10).json()) == 1
     requests.delete(f"{control}/exchanges", timeout=10)
     assert world.exchanges == []
+
+
+def test_no_code_nor_what_belongs_to_it_is_shown(simulator: Simulator, world: World) -> None:
+    client, flow = begin(simulator)
+    answer = signed_in(flow)
+    assert "access_token" in client.acquire_token_by_auth_code_flow(flow, answer)
+    requests.get(f"{simulator.url}/?code={answer['code']}", timeout=10)
+    with vault(simulator, Bearer(world.operator_token(KEY_VAULT))) as vaulted:
+        vaulted.get_secret(SECRET_NAME)
+    shown = requests.get(f"{simulator.url}/simulator/exchanges", timeout=10)
+    assert [each["path"].rpartition("/")[2] for each in shown.json()][1:4] == ["authorize", "token", ""]
+    assert world.canary not in shown.text
+    assert flow["code_verifier"] not in shown.text
 
 
 def test_the_certificate_serves_localhost_too(simulator: Simulator) -> None:

@@ -1,9 +1,11 @@
 """The world around the app, over TLS: Entra, Partner Center, Key Vault, the managed identity's endpoint."""
 
+from dev.simulator.application import application
+from dev.simulator.records import Exchange, RefreshToken, SecretVersion
 from dev.simulator.scenarios import SCENARIOS, Refusal
-from dev.simulator.server import Simulator, application
+from dev.simulator.server import Simulator
 from dev.simulator.wire import Delivery, Fault, Service
-from dev.simulator.world import Exchange, RefreshToken, SecretVersion, World
+from dev.simulator.world import World
 
 __all__ = [
     "SCENARIOS",

@@ -3,9 +3,12 @@
 import argparse
 import contextlib
 import logging
+import shlex
 import signal
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 from dev.simulator import SCENARIOS, Exchange, Simulator, World
 
@@ -26,9 +29,14 @@ def main() -> int:
     world = World(scenario=options.scenario, observer=_show)
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            with Simulator(world, port=options.port) as simulator:
+            with Simulator(world, port=options.port) as simulator, tempfile.TemporaryDirectory() as az:
+                simulator.install_az(Path(az))
                 for name, value in simulator.settings.items():
-                    print(f"{name}={value}")
+                    print(f"export {name}={shlex.quote(value)}")
+                print(
+                    f"\nWith these python3 -m ops works, too, for an operator who has signed in by this az:\n"
+                    f"export PATH={shlex.quote(az)}:$PATH; unset IDENTITY_ENDPOINT IDENTITY_HEADER"
+                )
                 print(f"\n{_scenarios()}\n\nThe scenario is {world.scenario}. To choose another:")
                 print(
                     f"curl --cacert {simulator.ca_bundle} -X PUT {simulator.url}/simulator/scenario/NAME\n",

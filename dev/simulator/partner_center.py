@@ -13,14 +13,15 @@ import jwt
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dev.simulator.records import BOM, PARTNER_CENTER
 from dev.simulator.wire import JSON
-from dev.simulator.world import BOM, PARTNER_CENTER, World
+from dev.simulator.world import World
 
 
 def usage_summary(world: World, request: Request, _body: bytes) -> Response:
     """The document, or why this token does not get it."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    acceptable = scheme.lower() == "bearer" and token not in world.withdrawn
+    acceptable = scheme.lower() == "bearer" and not world.is_withdrawn(token)
     try:
         claims = world.claims(token if acceptable else "", world.clock().timestamp())
     except jwt.InvalidTokenError:
@@ -31,11 +32,12 @@ def usage_summary(world: World, request: Request, _body: bytes) -> Response:
     if "upn" not in claims:
         return _error(403, 900329, "This resource does not support application-only authentication.")
     mfa = "mfa" in claims["amr"]
-    answer = (
-        Response((BOM if world.bom else b"") + world.document, headers={"content-type": JSON})
-        if mfa
-        else _error(401, 900421, "The token has no claim of multi-factor authentication.")
-    )
+    if not mfa:
+        answer = _error(401, 900421, "The token has no claim of multi-factor authentication.")
+    elif not world.has_partner_role:
+        answer = _error(403, 900308, "Insufficient privileges to complete the operation.")
+    else:
+        answer = Response((BOM if world.bom else b"") + world.document, headers={"content-type": JSON})
     if request.headers.get("validatemfa", "").lower() == "true":
         answer.headers["isMfaCompliant"] = str(mfa).lower()
     return answer

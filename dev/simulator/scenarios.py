@@ -4,6 +4,7 @@ import json
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dev.simulator.records import BOM, SECRET_NAME
 from dev.simulator.wire import JSON, Delivery, Fault, Service
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ class Refusal(IntEnum):
     """Why Entra takes a refresh token no longer; the value is the number after AADSTS."""
 
     MFA_REQUIRED = 50076
+    MFA_EXPIRED = 50078
     REVOKED = 50173
+    BLOCKED = 53003
+    SIGN_IN_FREQUENCY = 70043
     EXPIRED = 700082
 
 
@@ -49,7 +53,7 @@ def _document(**changes: Any) -> Fault:  # noqa: ANN401 any JSON; None removes t
     def body(world: "World") -> bytes:
         document = {**json.loads(world.document), **changes}
         text = json.dumps({name: value for name, value in document.items() if value is not None})
-        return (b"\xef\xbb\xbf" if world.bom else b"") + text.encode()
+        return (BOM if world.bom else b"") + text.encode()
 
     return Fault(Service.PARTNER_CENTER, 200, body)
 
@@ -77,10 +81,14 @@ def _refuse(refusal: Refusal) -> "Callable[[World], None]":
     return effect
 
 
+def _blocked(world: "World") -> None:
+    """By a policy, which meets a new sign-in as well."""
+    world.refuse_consents(Refusal.BLOCKED)
+    world.sign_in_error = ("access_denied", Refusal.BLOCKED)
+
+
 def _no_mfa(world: "World") -> None:
-    for token in world.refresh_tokens.values():
-        token.mfa = False
-    world.withdraw_access_tokens()
+    world.forget_mfa()
 
 
 def _app_only(world: "World") -> None:
@@ -97,6 +105,18 @@ def _vault_forbidden(world: "World") -> None:
     world.vault_forbidden = True
 
 
+def _vault_read_only(world: "World") -> None:
+    world.vault_read_only = True
+
+
+def _vault_deleted(world: "World") -> None:
+    world.delete_secret(SECRET_NAME)
+
+
+def _role_missing(world: "World") -> None:
+    world.has_partner_role = False
+
+
 def _no_bom(world: "World") -> None:
     world.bom = False
 
@@ -104,6 +124,17 @@ def _no_bom(world: "World") -> None:
 _NO_DATA = "Customer does not have usage data."
 _THROTTLED = {"statusCode": 429, "message": "Rate limit is exceeded. Try again in 20 seconds."}
 _THROTTLED_HEADERS = {"content-type": JSON, "retry-after": "20"}
+_ENTRA_THROTTLED = {
+    "error": "temporarily_unavailable",
+    "error_description": "AADSTS90024: A transient error has occurred. Please try again.",
+    "error_codes": [90024],
+}
+_VAULT_THROTTLED = {
+    "error": {
+        "code": "Throttled",
+        "message": "Request was not processed because too many requests were received.",
+    }
+}
 _PAGE = b"<!DOCTYPE html><html><body>Sign in to your account</body></html>"
 
 SCENARIOS: dict[str, Scenario] = {
@@ -151,14 +182,31 @@ SCENARIOS: dict[str, Scenario] = {
         "Every refresh token so far lay 90 days unused.", effect=_refuse(Refusal.EXPIRED)
     ),
     "mfa-required": Scenario("Entra demands MFA of the user.", effect=_refuse(Refusal.MFA_REQUIRED)),
+    "mfa-expired": Scenario(
+        "The MFA of every consent so far is too old for a policy.", effect=_refuse(Refusal.MFA_EXPIRED)
+    ),
+    "sign-in-frequency": Scenario(
+        "Every sign-in so far is too old for a policy.", effect=_refuse(Refusal.SIGN_IN_FREQUENCY)
+    ),
+    "blocked": Scenario("A policy blocks the user, a new sign-in too.", effect=_blocked),
+    "role-missing": Scenario("The user has no role in Partner Center: 403.", effect=_role_missing),
     "secret-expired": Scenario("The client secret has expired.", effect=_secret_expired),
     "entra-down": Scenario("Entra answers 503.", _unavailable(Service.ENTRA)),
+    "entra-throttled": Scenario(
+        "Entra answers 429 with Retry-After 20.",
+        Fault(Service.ENTRA, 429, _constant(_ENTRA_THROTTLED), _THROTTLED_HEADERS),
+    ),
     "entra-garbage": Scenario(
         "Entra's token answer breaks off, tokens in it.",
         Fault(Service.ENTRA, 200, _garbage, method="POST"),
     ),
     "vault-down": Scenario("Key Vault answers 503.", _unavailable(Service.KEY_VAULT)),
+    "vault-throttled": Scenario(
+        "Key Vault answers 429.", Fault(Service.KEY_VAULT, 429, _constant(_VAULT_THROTTLED))
+    ),
     "vault-forbidden": Scenario("Key Vault refuses the identity: 403.", effect=_vault_forbidden),
+    "vault-read-only": Scenario("Key Vault lets read, but not write: 403.", effect=_vault_read_only),
+    "vault-deleted": Scenario("The secret in Key Vault is soft-deleted.", effect=_vault_deleted),
     "vault-empty": Scenario("Key Vault has no such secret.", effect=lambda world: world.secrets.clear()),
     "identity-down": Scenario("The identity endpoint answers 503.", _unavailable(Service.IDENTITY)),
 }

@@ -1,133 +1,25 @@
-"""The world behind one TLS address, with a control API for other processes."""
+"""The world behind one TLS address."""
 
 import asyncio
 import os
 import ssl
 import tempfile
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from socket import IPPROTO_TCP, TCP_NODELAY, create_server, socket
 from typing import Self
 
 import trustme
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from dev.simulator import entra, identity, key_vault, partner_center
-from dev.simulator.scenarios import SCENARIOS
-from dev.simulator.wire import Delivery, Service, deliver
-from dev.simulator.world import BOM, SECRET_NAME, Exchange, World
+from dev.simulator import azure_cli
+from dev.simulator.application import application
+from dev.simulator.records import SECRET_NAME
+from dev.simulator.world import World
 
 TICK_SECONDS = 0.1
-HIDDEN = {"authorization", "x-identity-header", "client_secret", "client_assertion", "refresh_token"}
-
-type Answer = Callable[[World, Request, bytes], Response]
-
-
-@dataclass(frozen=True)
-class _Endpoint:
-    """One path of a service: records the exchange, answers or fails, and delivers."""
-
-    world: World
-    service: Service
-    answer: Answer
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        try:
-            body = await request.body()
-        except ClientDisconnect:
-            return
-        exchange = Exchange(
-            self.service,
-            request.method,
-            request.url.path,
-            dict(request.query_params),
-            dict(request.headers),
-            entra.form_of(body) if self.service is Service.ENTRA else {},
-        )
-        self.world.exchanges.append(exchange)
-        fault = self.world.fault(self.service, request.method)
-        if fault and fault.status:
-            response = Response(fault.body(self.world), fault.status, headers=dict(fault.headers))
-        else:
-            response = self.answer(self.world, request, body)
-        if self.service is Service.PARTNER_CENTER:
-            partner_center.frame(self.world, request, response)
-        delivery = fault.delivery if fault else Delivery.WHOLE
-        if delivery not in {Delivery.NEVER, Delivery.RESET}:
-            exchange.status = response.status_code
-        self.world.observer(exchange)
-        await deliver(response, delivery, self.world, (scope, receive, send))
-
-
-@dataclass(frozen=True)
-class _Control:
-    """What another process may ask and change. Nothing secret is shown."""
-
-    world: World
-
-    async def scenarios(self, _request: Request) -> Response:
-        return JSONResponse({name: scenario.sentence for name, scenario in SCENARIOS.items()})
-
-    async def choose(self, request: Request) -> Response:
-        try:
-            self.world.choose(request.path_params["name"])
-        except ValueError as error:
-            return JSONResponse({"error": str(error)}, 404)
-        return Response(status_code=204)
-
-    async def exchanges(self, request: Request) -> Response:
-        if request.method == "DELETE":
-            self.world.exchanges.clear()
-            return Response(status_code=204)
-        return JSONResponse([_shown(exchange) for exchange in self.world.exchanges])
-
-    async def complaints(self, _request: Request) -> Response:
-        return JSONResponse(self.world.complaints)
-
-    async def document(self, request: Request) -> Response:
-        self.world.document = (await request.body()).removeprefix(BOM)
-        return Response(status_code=204)
-
-
-def _shown(exchange: Exchange) -> dict[str, object]:
-    shown = asdict(exchange)
-    for part in (shown["headers"], shown["form"]):
-        part.update(dict.fromkeys(part.keys() & HIDDEN, "(hidden)"))
-    return shown
-
-
-def application(world: World) -> Starlette:
-    """Everything that the world serves, as an ASGI app."""
-    control = _Control(world)
-
-    def route(path: str, service: Service, answer: Answer, *methods: str) -> Route:
-        return Route(path, _Endpoint(world, service, answer), methods=methods or None)
-
-    return Starlette(
-        routes=[
-            Route("/simulator/scenarios", control.scenarios),
-            Route("/simulator/scenario/{name}", control.choose, methods=["PUT"]),
-            Route("/simulator/exchanges", control.exchanges, methods=["GET", "DELETE"]),
-            Route("/simulator/complaints", control.complaints),
-            Route("/simulator/document", control.document, methods=["PUT"]),
-            route("/{tenant}/v2.0/.well-known/openid-configuration", Service.ENTRA, entra.discover, "GET"),
-            route("/{tenant}/oauth2/v2.0/token", Service.ENTRA, entra.redeem, "POST"),
-            route("/identity/token", Service.IDENTITY, identity.token, "GET"),
-            route("/secrets/{secret:path}", Service.KEY_VAULT, key_vault.secrets),
-            route("/v1/usagesummary", Service.PARTNER_CENTER, partner_center.usage_summary, "GET"),
-            route("/{path:path}", Service.PARTNER_CENTER, partner_center.not_found),
-        ]
-    )
 
 
 class _Protocol(HttpToolsProtocol):
@@ -242,6 +134,10 @@ class Simulator:
         server.ready.wait()
         if not server.started:
             raise RuntimeError("the simulator did not start")
+
+    def install_az(self, directory: Path) -> None:
+        """Write an executable `az` into the directory, for an operator who has signed in; for POSIX."""
+        azure_cli.install(directory, self.url, self.ca_bundle)
 
     @property
     def url(self) -> str:

@@ -1,161 +1,127 @@
 """The world around the app: what Entra, Partner Center, Key Vault and the identity endpoint know.
 
-Tests in the same process move its fields directly. Refresh and access tokens live on World.clock. What
-libraries with a clock of their own handle (tokens of the managed identity, id tokens, client assertions by
-certificate) lives on the machine's, so that moving World.clock by 91 days ages the consent and nothing else.
-
-Every secret holds World.canary as plain text, the signed tokens too: the canary is the base64 of a claim that
-stands where the encoding of the token begins a new group of three bytes.
+Tests in the same process move its fields directly. No call takes longer for the tokens and exchanges of
+before: 400 days of redemptions must stay cheap.
 """
 
-import base64
 import dataclasses
 import logging
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import uuid4
+from datetime import timedelta
 
-import jwt
-
+from dev.simulator.issuer import Issuer
+from dev.simulator.records import (
+    BOM,
+    DOCUMENT,
+    PARTNER_CENTER,
+    SECRET_NAME,
+    TOKEN_EXCHANGE,
+    AuthorizationCode,
+    DeletedSecret,
+    Exchange,
+    RefreshToken,
+    SecretVersion,
+    now,
+)
 from dev.simulator.scenarios import SCENARIOS, Refusal
 from dev.simulator.wire import Fault, Service
 
-PARTNER_CENTER = "https://api.partnercenter.microsoft.com"
-KEY_VAULT = "https://vault.azure.net"
-STORAGE = "https://storage.azure.com/"
-TOKEN_EXCHANGE = "api://AzureADTokenExchange"  # noqa: S105 an audience
-SECRET_NAME = "partner-center-refresh-token"  # noqa: S105 a name
-REFRESH_TOKEN_LIFE = timedelta(days=90)  # learn.microsoft.com, entra/identity-platform/refresh-tokens
-IDENTITY_TOKEN_LIFE = timedelta(hours=24)
-BOM = b"\xef\xbb\xbf"
-
-DOCUMENT = (
-    '{"resourceId":"5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47","id":"5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47",'
-    '"resourceName":"Nordlys Ærø · Северное сияние · 北光雲端 · نور الشمال",'
-    '"name":"Nordlys Ærø · Северное сияние · 北光雲端 · نور الشمال",'
-    '"customersOverBudget":2,"customersTrendingOver":5,"customersWithUsageBasedSubscription":37,'
-    '"emailsToNotify":["regnskab@nordlys.example","счета@nordlys.example"],'
-    '"billingStartDate":"2026-10-28T00:00:00-07:00","billingEndDate":"2026-11-27T00:00:00-08:00",'
-    '"totalCost":120.5682999999995904716,"currencyLocale":"da-DK",'
-    '"lastModifiedDate":"2026-11-20T22:41:07.1934527+00:00",'
-    '"links":{"self":{"uri":"/usagesummary","method":"GET","headers":[]}},'
-    '"attributes":{"objectType":"PartnerUsageSummary"}}'
-).encode()
+__all__ = [
+    "BOM",
+    "DOCUMENT",
+    "PARTNER_CENTER",
+    "SECRET_NAME",
+    "TOKEN_EXCHANGE",
+    "Exchange",
+    "RefreshToken",
+    "SecretVersion",
+    "World",
+    "now",
+]
 
 logger = logging.getLogger(__name__)
 
 
-def now() -> datetime:
-    """The machine's clock, UTC."""
-    return datetime.now(UTC)
-
-
-@dataclass
-class RefreshToken:
-    """A consent that still stands: who gave it, whether with MFA, when (UTC), and why it is refused."""
-
-    user: str
-    mfa: bool
-    issued: datetime
-    refused: Refusal | None = None
-
-
-@dataclass
-class SecretVersion:
-    """One version of a secret in the vault; instants are seconds since 1970, as on the wire."""
-
-    value: str
-    created: int
-    updated: int
-    version: str = field(default_factory=lambda: uuid4().hex)
-    content_type: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    attributes: dict[str, int | bool] = field(default_factory=lambda: {"enabled": True})
-
-
-@dataclass
-class Exchange:
-    """What crossed the wire. Header names are in lower case; a status of None is an answer never sent."""
-
-    service: Service
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    form: dict[str, str]
-    status: int | None = None
-
-
 @dataclass(eq=False, repr=False)
-class World:
-    """The state that all parts share. Its repr shows no secret."""
+class World(Issuer):
+    """The state that all parts share. Its repr shows no secret.
 
-    clock: Callable[[], datetime] = now
-    tenant_id: str = field(default_factory=lambda: str(uuid4()))
-    client_id: str = field(default_factory=lambda: str(uuid4()))
-    managed_identity_client_id: str = field(default_factory=lambda: str(uuid4()))
-    user: str = "partner.service@nordlys.example"
-    marker: bytes = field(default_factory=lambda: b"canary" + secrets.token_hex(3).encode())
+    What scenarios break, and choosing another heals, stands together below.
+    """
+
     client_secret: str = ""
     identity_header: str = ""
     certificate: str | None = None  # PEM; the app registration's
+    redirect_uris: set[str] = field(default_factory=lambda: {"http://localhost"})
     refresh_tokens: dict[str, RefreshToken] = field(default_factory=dict)
+    codes: dict[str, AuthorizationCode] = field(default_factory=dict)
     secrets: dict[str, list[SecretVersion]] = field(default_factory=dict)
+    deleted_secrets: dict[str, DeletedSecret] = field(default_factory=dict)
+    recovery: int = 0  # calls that find a recovered secret not there yet
+    recovering: dict[str, int] = field(default_factory=dict)  # how many of those calls are left
     document: bytes = DOCUMENT  # without BOM
-    bom: bool = True
-    access_token_life: timedelta = timedelta(minutes=75)  # Entra: 60 to 90 minutes
     refresh_in: timedelta | None = None
     delay: float = 3.0  # seconds, of Delivery.LATE
     drip: float = 0.2  # seconds a byte, of Delivery.DRIPPING
-    scenario: str = "healthy"
-    faults: dict[Service, Fault] = field(default_factory=dict)
-    app_only: bool = False
-    secret_expired: bool = False
-    vault_forbidden: bool = False
     exchanges: list[Exchange] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     observer: Callable[[Exchange], None] = lambda _: None
-    withdrawn: set[str] = field(default_factory=set)  # access tokens that no longer count
-    _key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
-    _minted: list[str] = field(default_factory=list)
+
+    scenario: str = "healthy"
+    faults: dict[Service, Fault] = field(default_factory=dict)
+    bom: bool = True
+    app_only: bool = False
+    secret_expired: bool = False
+    sign_in_error: tuple[str, int] | None = None  # OAuth's word, and the number after AADSTS
+    person_has_mfa: bool = True
+    has_partner_role: bool = True
+    vault_forbidden: bool = False  # to everybody
+    vault_read_only: bool = False  # to everybody
+    operator_has_role: bool = True  # at the vault
+    operator_signed_in: bool = True  # by `az login`
+    _refused: tuple[int, Refusal | None] = (0, None)  # that many refresh tokens, and why
+    _mfa: tuple[int, bool] = (0, True)  # that many refresh tokens have it, or have not
+    _consents: int = 0  # refresh tokens so far
 
     def __post_init__(self) -> None:
         """Consent once, so that a new world is a healthy one."""
         self.client_secret = self.client_secret or f"sim~{self.canary}~client"
         self.identity_header = self.identity_header or f"{self.canary}-identity"
-        self._minted += [self.client_secret, self.identity_header]
+        self.remember(self.client_secret)
+        self.remember(self.identity_header)
         self.consent()
         self.choose(self.scenario)
 
-    @property
-    def canary(self) -> str:
-        """The text that every secret of this world holds."""
-        return base64.b64encode(self.marker).decode()
-
     def canaries(self) -> set[str]:
-        """Every secret so far: client secret, identity header, refresh, access, id and identity's tokens."""
-        return {*self._minted, self.client_secret, self.identity_header, *self.refresh_tokens}
+        """Every secret so far: client secret, identity header, codes, refresh, access, id, other tokens."""
+        return {*self._minted, self.client_secret, self.identity_header}
 
     def choose(self, name: str) -> None:
         """Heal the world, then let the scenario happen. Raises ValueError, with the names, for others."""
         if name not in SCENARIOS:
             raise ValueError(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}")
         self.scenario = name
-        self.faults.clear()
-        self.bom, self.app_only, self.secret_expired, self.vault_forbidden = True, False, False, False
-        for token in self.refresh_tokens.values():
-            token.refused, token.mfa = None, True
-        if SECRET_NAME not in self.secrets:
-            self.consent()
+        self._heal()
         scenario = SCENARIOS[name]
         if scenario.fault:
             self.faults[scenario.fault.service] = dataclasses.replace(scenario.fault)
         if scenario.effect:
             scenario.effect(self)
+
+    def _heal(self) -> None:
+        self.faults.clear()
+        self.bom, self.app_only, self.secret_expired = True, False, False
+        self.sign_in_error, self.person_has_mfa, self.has_partner_role = None, True, True
+        self.vault_forbidden, self.vault_read_only = False, False
+        self.operator_has_role, self.operator_signed_in = True, True
+        self._refused, self._mfa = (self._consents, None), (self._consents, True)
+        self.recovering.clear()
+        if SECRET_NAME in self.deleted_secrets:
+            self.secrets[SECRET_NAME] = self.deleted_secrets.pop(SECRET_NAME).versions
+        if SECRET_NAME not in self.secrets:
+            self.consent()
 
     def fault(self, service: Service, method: str) -> Fault | None:
         """What goes wrong with this call, counted."""
@@ -179,86 +145,56 @@ class World:
 
     def refresh_token(self, *, mfa: bool = True, user: str | None = None) -> str:
         """A new live refresh token, in nobody's hands yet."""
-        token = f"1.{self.canary}.{secrets.token_urlsafe(32)}"
-        self.refresh_tokens[token] = RefreshToken(user or self.user, mfa, self.clock())
-        self._minted.append(token)
+        token = self.remember(f"1.{self.canary}.{secrets.token_urlsafe(32)}")
+        self.refresh_tokens[token] = RefreshToken(user or self.user, mfa, self.clock(), self._consents)
+        self._consents += 1
         return token
 
+    def authorization_code(self, code: AuthorizationCode) -> str:
+        """The text that this code is redeemed by."""
+        text = self.remember(f"0.{self.canary}.{secrets.token_urlsafe(32)}")
+        self.codes[text] = code
+        return text
+
+    def refusal(self, token: RefreshToken) -> Refusal | None:
+        """Why Entra takes this refresh token no longer, its age apart."""
+        before, refusal = self._refused
+        return refusal if token.number < before else None
+
+    def has_mfa(self, token: RefreshToken) -> bool:
+        """Whether what is redeemed by this refresh token bears the claim of MFA."""
+        before, mfa = self._mfa
+        return mfa if token.number < before else token.mfa
+
+    def refuse_consents(self, refusal: Refusal) -> None:
+        """Refuse every consent so far from now on, and the access tokens made of it."""
+        self._refused = (self._consents, refusal)
+        self.withdraw_access_tokens()
+
+    def forget_mfa(self) -> None:
+        """Every consent so far was given without MFA; the access tokens made of it count no longer."""
+        self._mfa = (self._consents, False)
+        self.withdraw_access_tokens()
+
     def store(self, name: str, value: str) -> SecretVersion:
-        """Put a new version of a secret into the vault."""
+        """Put a new version of a secret into the vault, even if it is deleted there."""
+        if name in self.deleted_secrets:
+            self.secrets[name] = self.deleted_secrets.pop(name).versions
+        self.recovering.pop(name, None)
         instant = int(self.clock().timestamp())
         version = SecretVersion(value, instant, instant)
         self.secrets.setdefault(name, []).append(version)
         return version
 
-    def refuse_consents(self, refusal: Refusal) -> None:
-        """Refuse every consent so far from now on, and the access tokens made of it."""
-        for token in self.refresh_tokens.values():
-            token.refused = refusal
-        self.withdraw_access_tokens()
+    def delete_secret(self, name: str) -> DeletedSecret:
+        """Soft-delete a secret with all its versions. Raises KeyError when there is none."""
+        deleted = DeletedSecret(self.secrets.pop(name), int(self.clock().timestamp()))
+        self.deleted_secrets[name] = deleted
+        return deleted
 
-    def withdraw_access_tokens(self) -> None:
-        """Partner Center answers 401 to every token so far, so that a change of sign-in shows at once."""
-        self.withdrawn.update(self._minted)
-
-    def access_token(
-        self,
-        *,
-        audience: str = PARTNER_CENTER,
-        mfa: bool = True,
-        app_only: bool = False,
-        life: timedelta | None = None,
-        user: str | None = None,
-    ) -> str:
-        """An access token as Entra mints it for this app; a negative life makes an expired one."""
-        user = user or self.user
-        who: dict[str, Any] = (
-            {"idtyp": "app", "roles": ["Partner.Read"]}
-            if app_only
-            else {"upn": user, "amr": ["pwd", "mfa"] if mfa else ["pwd"], "scp": "user_impersonation"}
-        )
-        instant = self.clock()
-        until = instant + (self.access_token_life if life is None else life)
-        return self.sign({"aud": audience, "appid": self.client_id, **who}, instant, until)
-
-    def identity_token(self, resource: str, client_id: str) -> str:
-        """A token of the managed identity, on the machine's clock."""
-        audience = STORAGE if resource.rstrip("/") == STORAGE.rstrip("/") else resource
-        instant = now()
-        claims = {"aud": audience, "appid": client_id, "idtyp": "app"}
-        return self.sign(claims, instant, instant + IDENTITY_TOKEN_LIFE)
-
-    def sign(self, claims: dict[str, Any], issued: datetime, expires: datetime) -> str:
-        """A JWT of this world, remembered as a secret."""
-        # {"uti":"- is nine bytes: what follows begins a group of base64.
-        token = jwt.encode(
-            {
-                "uti": f"-{self.marker.decode()}{secrets.token_hex(4)}",
-                "iss": f"https://sts.windows.net/{self.tenant_id}/",
-                "tid": self.tenant_id,
-                "oid": str(uuid4()),
-                "iat": int(issued.timestamp()),
-                "nbf": int(issued.timestamp()),
-                "exp": int(expires.timestamp()),
-                **claims,
-            },
-            self._key,
-            algorithm="HS256",
-        )
-        self._minted.append(token)
-        return token
-
-    def claims(self, token: str, at: float | None = None) -> dict[str, Any]:
-        """The claims of a token of this world that has not ended at that instant (default: the machine's).
-
-        Raises jwt.InvalidTokenError.
-        """
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            self._key,
-            algorithms=["HS256"],
-            options={"verify_aud": False, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
-        )
-        if claims["exp"] <= (time.time() if at is None else at):
-            raise jwt.ExpiredSignatureError("expired")
-        return claims
+    def recover_secret(self, name: str) -> SecretVersion:
+        """Bring a deleted secret back, which `recovery` calls do not see yet. Raises KeyError."""
+        self.secrets[name] = self.deleted_secrets.pop(name).versions
+        if self.recovery:
+            self.recovering[name] = self.recovery
+        return self.secrets[name][-1]

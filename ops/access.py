@@ -1,0 +1,107 @@
+"""A command's settings, as whom it signs in to Azure, and what it reads from standard input."""
+
+import getpass
+import json
+import os
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import ConfigurationError
+from shared.settings import (
+    ClientManagedIdentity,
+    ClientSecret,
+    PartnerCenterSettings,
+    VaultSecret,
+    read_partner_center_settings,
+)
+from shared.vault import Vault
+
+if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken, TokenCredential
+
+PATIENCE = timedelta(seconds=60)
+"""For one errand at the vault or at Entra: az may need some seconds for a token."""
+
+_LOCAL_SETTINGS = Path("local.settings.json")
+
+
+def environment() -> dict[str, str]:
+    """The values of local.settings.json, if there is one, and the environment, which goes first.
+
+    Raises ConfigurationError when the file cannot be read.
+    """
+    values: dict[str, str] = {}
+    if _LOCAL_SETTINGS.exists():
+        try:
+            document = json.loads(_LOCAL_SETTINGS.read_text(encoding="utf-8-sig"))
+            values = {name: str(value) for name, value in document["Values"].items()}
+            is_encrypted = document.get("IsEncrypted")
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            raise ConfigurationError(f"{_LOCAL_SETTINGS} is no JSON object with Values") from None
+        if is_encrypted:
+            raise ConfigurationError(f"{_LOCAL_SETTINGS} is encrypted", hint="Run func settings decrypt.")
+    return values | os.environ
+
+
+def partner_center_settings() -> PartnerCenterSettings:
+    """The settings for signing in. Raises ConfigurationError, which names all that are wrong."""
+    return read_partner_center_settings(environment(), os.path.exists)
+
+
+def with_client_secret(settings: PartnerCenterSettings) -> PartnerCenterSettings:
+    """The same where the app has a secret or certificate; else with a secret from standard input.
+
+    A managed identity is not to be had here; and a refresh token belongs to the app, not to the credential
+    that it was redeemed with. Raises ConfigurationError when standard input has none.
+    """
+    if not isinstance(settings.client_authentication, ClientManagedIdentity):
+        return settings
+    secret = read_secret("Client secret")
+    if not secret:
+        raise ConfigurationError(
+            "standard input has no client secret, and the app's managed identity is not to be had here",
+            hint="Pipe a short-lived client secret into this command; its --help shows how to make one.",
+        )
+    return replace(settings, client_authentication=ClientSecret(secret))
+
+
+def read_secret(prompt: str) -> str:
+    """A line of standard input; a person is asked for it and does not see it."""
+    return (getpass.getpass(f"{prompt}: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+
+
+def vault_of(settings: PartnerCenterSettings) -> tuple[Vault, str]:
+    """The secret of the settings for the person who runs this, and its address.
+
+    Raises ConfigurationError when the settings hold the token itself.
+    """
+    secret = settings.refresh_token
+    if not isinstance(secret, VaultSecret):
+        raise ConfigurationError(
+            "PARTNER_CENTER_REFRESH_TOKEN is read only",
+            hint="Set PARTNER_CENTER_REFRESH_TOKEN_SECRET to the address of a Key Vault secret instead.",
+        )
+    operator = _Operator()
+    return Vault(secret, lambda _: operator), f"{secret.vault_url}/secrets/{secret.name}"
+
+
+class _Operator:
+    """The person who runs this, by `az login` and the like."""
+
+    def __init__(self) -> None:
+        self._credential: TokenCredential | None = None
+
+    def get_token(self, *scopes: str, **kwargs: Any) -> "AccessToken":  # noqa: ANN401  # the protocol's
+        from azure.core.exceptions import ClientAuthenticationError
+        from azure.identity import DefaultAzureCredential
+
+        self._credential = self._credential or DefaultAzureCredential()
+        try:
+            return self._credential.get_token(*scopes, **kwargs)
+        except ClientAuthenticationError:
+            raise ConfigurationError(
+                "nobody is signed in to Azure here", hint="Run az login as one who may use the vault."
+            ) from None

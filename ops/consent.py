@@ -1,0 +1,58 @@
+"""A person signs in with MFA, in a browser; what comes of it is tried, then stored."""
+
+import webbrowser
+from datetime import timedelta
+from typing import Any
+
+from ops.access import PATIENCE, partner_center_settings, vault_of, with_client_secret
+from ops.checks import check, store, stored
+from ops.redirect import listening
+from ops.report import Report
+from shared.deadlines import session_for
+from shared.entra import Entra
+from shared.errors import UsageSummaryError
+
+_TIME_TO_SIGN_IN = timedelta(minutes=15)
+
+
+def consent(report: Report, *, port: int, browser: bool) -> None:
+    """Sign in by authorization code with PKCE and store the refresh token. Raises an error of this app."""
+    settings = partner_center_settings()
+    vault, address = vault_of(settings)
+    settings = with_client_secret(settings)
+    with session_for(PATIENCE, settings.ca_bundle) as session:
+        stored(vault, session)  # who may not use the vault learns it before a person signs in
+    report.add("secret", "Refresh token", address)
+    scope = f"{settings.cloud.resource}/.default"
+    with listening(port) as redirect:
+        with session_for(PATIENCE, settings.ca_bundle) as session:
+            flow: dict[str, Any] = Entra(settings, session).begin_sign_in(
+                f"http://localhost:{port}", "form_post" if browser else "query", scope
+            )
+        url = (
+            f"{flow['auth_uri']}&amr_values=mfa"  # as Microsoft's sample of the Secure Application Model asks
+        )
+        report.say(_instructions(url, port, browser=browser))
+        if browser:
+            webbrowser.open(url)
+        answer = redirect.wait(flow["state"], _TIME_TO_SIGN_IN, paste=not browser)
+    try:
+        with session_for(PATIENCE, settings.ca_bundle) as session:
+            tokens = Entra(settings, session).finish_sign_in(flow, answer)
+        refresh_token, tags = check(settings, tokens, report)
+        store(settings, vault, refresh_token, {**tags, "source": "consent"}, report)
+    except UsageSummaryError:
+        report.say("Nothing has been stored.")
+        raise
+    report.say("A running app uses it within a minute, without a restart.")
+
+
+def _instructions(url: str, port: int, *, browser: bool) -> str:
+    who = "Sign in with the account that has the role Admin agent in Partner Center, with MFA"
+    if browser:
+        return f"{who}, in the browser that opens, or at\n{url}\n"
+    return (
+        f"{who}, in any browser, at\n{url}\n"
+        f"The last page is on http://localhost:{port}. If that browser is on another machine, forward the\n"
+        f"port to this one (ssh -L {port}:localhost:{port}), or paste that page's address here:"
+    )

@@ -1,0 +1,192 @@
+"""The usage summary for a person: from the deployed app, or from Partner Center directly."""
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import requests
+
+from ops.access import (
+    PATIENCE,
+    environment,
+    partner_center_settings,
+    read_secret,
+    vault_of,
+    with_client_secret,
+)
+from ops.checks import usage_summary
+from ops.report import Report
+from shared.deadlines import CONNECT_TIMEOUT, session_for
+from shared.entra import Entra
+from shared.errors import ConfigurationError, UpstreamRefusedError, UpstreamReply
+from shared.http import PROBLEMS
+from shared.settings import GivenRefreshToken
+from shared.usage_summary import Json, dump, read_usage_summary
+
+KEY = "USAGE_SUMMARY_KEY"
+"""The environment variable with the function's key."""
+
+_PATH = "/v1/usagesummary"
+_TIME_ALLOWED = timedelta(seconds=70)  # the app answers within a minute and a few seconds
+_DAY = timedelta(days=1)
+
+
+class Period(NamedTuple):
+    """A billing period and where in it a day is; days are counted from 1."""
+
+    start: str
+    end: str
+    day: int
+    days: int
+
+
+def show(report: Report, *, url: str | None) -> None:
+    """Report the figures, the billing period, and how old the data is. Raises an error of this app."""
+    body = _of_partner_center() if url is None else _of_app(endpoint(url), report)
+    if body is None:
+        report.add("usageData", "Usage data", value=False, said="Partner Center has none for this partner")
+        return
+    members = read_usage_summary(body).members
+    now = datetime.now(UTC)
+    report.add("resourceName", "Partner", members.get("resourceName"))
+    report.add("resourceId", "Tenant", members.get("resourceId"))
+    report.add("totalCost", "Cost so far", members["totalCost"], said=money(members))
+    for name in ("currencyCode", "currencyLocale"):
+        report.add(name, "", members.get(name), said="")
+    period = billing_period(members, now)
+    if period is not None:
+        said = f"{period.start} to {period.end}, day {period.day} of {period.days}"
+        report.add("billingPeriod", "Billing period", dict(period._asdict()), said=said)
+    changed = _instant(members.get("lastModifiedDate"))
+    if changed is not None:
+        report.add("lastModifiedDate", "Data of", members["lastModifiedDate"], said=_aged(changed, now))
+    for name, label in (
+        ("customersWithUsageBasedSubscription", "Customers"),
+        ("customersOverBudget", "… over budget"),
+        ("customersTrendingOver", "… trending over it"),
+    ):
+        report.add(name, label, members.get(name))
+    left_out = "customers with an Azure plan; and it is an estimate, not the invoice"
+    report.add("leftOut", "Not in the cost", ["Azure plan"], said=left_out)
+
+
+def endpoint(url: str) -> str:
+    """Where the app answers, given its address, with or without the path. Raises ConfigurationError."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigurationError("--url is no address: https://<app>.azurewebsites.net")
+    base = url.rstrip("/")
+    if base.endswith(_PATH):
+        return base
+    return base + (_PATH if parts.path.strip("/") else f"/api{_PATH}")
+
+
+def money(members: dict[str, Json]) -> str:
+    """The cost with its currency: a code, or for legacy offers the culture that stands for one."""
+    cost, code, culture = (
+        members["totalCost"],
+        members.get("currencyCode"),
+        members.get("currencyLocale"),
+    )
+    unit = str(code) if code else f"in the currency of {culture}" if culture else "(no currency given)"
+    return f"{dump(cost).decode()} {unit}"
+
+
+def billing_period(members: dict[str, Json], now: datetime) -> Period | None:
+    """The period by the calendar dates as they are written, and the day in it by the same clock.
+
+    A period that ends on the day of the month on which it began ends as that day begins.
+    """
+    start, end = _instant(members.get("billingStartDate")), _instant(members.get("billingEndDate"))
+    if start is None or end is None:
+        return None
+    days = (end.date() - start.date()).days + (0 if start.day == end.day else 1)
+    day = (now.astimezone(start.tzinfo).date() - start.date()).days + 1
+    return Period(start.date().isoformat(), end.date().isoformat(), day, days)
+
+
+def _instant(value: Json) -> datetime | None:
+    try:
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return instant.replace(tzinfo=UTC) if instant is not None and instant.tzinfo is None else instant
+
+
+def _aged(instant: datetime, now: datetime) -> str:
+    age = now - instant
+    words = f"{age / _DAY:.1f} days" if age >= 2 * _DAY else f"{age / timedelta(hours=1):.1f} hours"
+    return f"{instant:%Y-%m-%d %H:%M %Z}, {words} ago"
+
+
+def _of_partner_center() -> bytes | None:
+    """The summary by the stored token, which is left as it is."""
+    settings = partner_center_settings()
+    given = settings.refresh_token
+    vault = None if isinstance(given, GivenRefreshToken) else vault_of(settings)[0]
+    settings = with_client_secret(settings)
+    with session_for(PATIENCE, settings.ca_bundle) as session:
+        token = given.value if isinstance(given, GivenRefreshToken) else ""
+        if vault is not None:
+            token = vault.read(session).value
+        tokens = Entra(settings, session).redeem(token, f"{settings.cloud.resource}/.default")
+    fetched = usage_summary(settings, tokens)
+    return fetched.body if fetched.no_usage_data is None else None
+
+
+def _of_app(url: str, report: Report) -> bytes | None:
+    values = environment()
+    key, ca_bundle = (
+        values.get(KEY, "").strip(),
+        values.get("REQUESTS_CA_BUNDLE") or values.get("SSL_CERT_FILE"),
+    )
+    response = _get(url, key, ca_bundle)
+    if response.status_code == HTTPStatus.UNAUTHORIZED and not key:
+        key = read_secret("The function's key")
+        response = _get(url, key, ca_bundle) if key else response
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
+        raise ConfigurationError(
+            "the app wants another function key" if key else "the app wants its function key",
+            hint=f"Set {KEY}, or pipe the key into this command; the portal shows it under App keys.",
+        )
+    if response.status_code == HTTPStatus.OK:
+        report.add("app", "From", url)
+        age = response.headers.get("Age", "")
+        if age.isascii() and age.isdigit():
+            report.add("ageInSeconds", "Asked", int(age), said=f"{int(age) // 60} minutes ago")
+        report.add("cacheStatus", "Cache-Status", response.headers.get("Cache-Status"))
+        return response.content
+    _raise_problem(response)
+    return None
+
+
+def _get(url: str, key: str, ca_bundle: str | None) -> requests.Response:
+    headers = {"Accept": "application/json", "MS-CorrelationId": str(uuid.uuid4())}
+    if key:
+        headers["x-functions-key"] = key
+    with session_for(_TIME_ALLOWED, ca_bundle) as session:
+        return session.get(url, headers=headers, allow_redirects=False, timeout=(CONNECT_TIMEOUT, None))
+
+
+def _raise_problem(response: requests.Response) -> None:
+    """Raise the error that a problem of the app stands for; no usage data is none."""
+    try:
+        problem = json.loads(response.content)
+    except ValueError:
+        problem = {}
+    code = problem.get("code") if isinstance(problem, dict) else None
+    if code == "no-usage-data":
+        return
+    kinds = {each.code: kind for kind, each in PROBLEMS.items()}
+    kind = kinds.get(str(code), UpstreamRefusedError)
+    said = f"the app answered {response.status_code}" + (f" {code}" if code in kinds else "")
+    detail = (
+        problem.get("detail") if code in kinds else "Check --url: nothing there answers as this app does."
+    )
+    reply = (
+        UpstreamReply(response.status_code, request_id=problem.get("requestId")) if code in kinds else None
+    )
+    raise kind(said, hint=None if detail is None else str(detail), reply=reply)

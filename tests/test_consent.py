@@ -1,0 +1,223 @@
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from dev.simulator import Fault, Service, Simulator, World
+from dev.simulator.world import PARTNER_CENTER, SECRET_NAME
+from shared.auth import AppUserCredential
+from shared.consent import Consent
+from shared.errors import ConfigurationError, ConsentRequiredError, UpstreamUnavailableError
+from shared.settings import GivenRefreshToken, Settings
+from tests.conftest import ManualClock, events
+
+SCOPE = f"{PARTNER_CENTER}/.default"
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+VAULT = Service.KEY_VAULT
+
+
+@pytest.fixture
+def world(simulator: Simulator, manual_clock: ManualClock) -> World:
+    """The world whose tokens live on the test's clock, with one consent, just given."""
+    world = simulator.world
+    world.clock = lambda: manual_clock.instant
+    world.access_token_life = HOUR
+    world.secrets.clear()
+    world.consent()
+    return world
+
+
+@pytest.fixture
+def instance(settings: Settings, manual_clock: ManualClock) -> Callable[[], AppUserCredential]:
+    return lambda: AppUserCredential(settings, manual_clock.clock())
+
+
+def versions(world: World) -> list[datetime]:
+    """When each version of the secret was made."""
+    return [datetime.fromtimestamp(each.created, UTC) for each in world.secrets[SECRET_NAME]]
+
+
+def enabled(world: World) -> list[int]:
+    """Which versions are enabled, counted from the newest."""
+    return [
+        number
+        for number, each in enumerate(reversed(world.secrets[SECRET_NAME]))
+        if each.attributes["enabled"]
+    ]
+
+
+def oldest_redeemed(world: World) -> timedelta:
+    """The age of the oldest refresh token that was redeemed since the last look."""
+    used = [each.form["refresh_token"] for each in world.exchanges if "refresh_token" in each.form]
+    world.exchanges.clear()
+    return max(world.clock() - world.refresh_tokens[token].issued for token in used)
+
+
+HOURLY = [pytest.mark.nightly, pytest.mark.timeout(3600)]
+
+
+@pytest.mark.parametrize("step", [20 * HOUR, pytest.param(HOUR, marks=HOURLY)])
+def test_three_instances_live_for_400_days_on_at_most_one_version_a_day(
+    instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock, step: timedelta
+) -> None:
+    chance, began = random.Random(1), manual_clock.instant  # noqa: S311  # the same each time
+    fleet = [instance(), instance(), instance()]
+    oldest = timedelta()
+    while (day := (manual_clock.instant - began).days) < 400:
+        refuses_writing, is_down = 100 <= day < 130, 200 <= day < 230
+        world.faults = {VAULT: Fault(VAULT, 503, method="PUT")} if refuses_writing else {}
+        world.faults |= {VAULT: Fault(VAULT, 503)} if is_down else {}
+        for number in range(3):
+            if not is_down and chance.random() < step / (8 * HOUR):
+                fleet[number] = instance()
+            assert fleet[number].get_token(SCOPE).token
+        oldest = max(oldest, oldest_redeemed(world))
+        manual_clock.instant += step
+
+    made = versions(world)
+    assert min(later - earlier for earlier, later in pairwise(made)) >= DAY
+    assert len(made) > 200
+    assert enabled(world) == [0]
+    assert 30 * DAY < oldest < 32 * DAY  # read while nothing could be written
+
+
+def test_without_writing_back_signing_in_dies_on_day_90(
+    instance: Callable[[], AppUserCredential],
+    world: World,
+    manual_clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Consent, "write_back", lambda _: None)
+    for _ in range(90):
+        assert instance().get_token(SCOPE).token
+        manual_clock.instant += DAY
+    with pytest.raises(ConsentRequiredError) as raised:
+        instance().get_token(SCOPE)
+    assert "AADSTS700082" in raised.value.message
+    assert raised.value.hint is not None
+    assert "python3 -m ops consent" in raised.value.hint
+    assert len(versions(world)) == 1
+
+
+def test_what_is_written_back_tells_its_age_and_its_end(
+    instance: Callable[[], AppUserCredential],
+    world: World,
+    manual_clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world.secrets[SECRET_NAME][-1].tags = {"mfa": "true", "source": "consent"}
+    caplog.set_level("INFO")
+    credential = instance()
+    for _ in range(24):
+        credential.get_token(SCOPE)
+        manual_clock.instant += HOUR
+    assert len(versions(world)) == 1
+    redeemed = manual_clock.instant
+    credential.get_token(SCOPE)
+    former, newest = world.secrets[SECRET_NAME]
+    assert newest.value == list(world.refresh_tokens)[-1]
+    assert newest.content_type == "OAuth 2.0 refresh token"
+    assert newest.tags == {"mfa": "true", "source": "app", "issued_at": redeemed.isoformat()}
+    assert newest.attributes["exp"] == (redeemed + timedelta(days=90)).timestamp()
+    assert (former.attributes["enabled"], newest.attributes["enabled"]) == (False, True)
+    (line,) = events(caplog, "refresh_token.written_back")
+    assert (line["version"], line["ageInDays"]) == (newest.version, 1.0)
+
+
+@pytest.mark.parametrize("tag", ["", "yesterday", "2026-11-21", "2126-01-01T00:00:00+00:00"])
+def test_a_stored_token_without_a_sound_tag_is_as_old_as_its_version(
+    instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock, tag: str
+) -> None:
+    world.secrets[SECRET_NAME][-1].tags = {"issued_at": tag} if tag else {}
+    manual_clock.instant += DAY
+    instance().get_token(SCOPE)
+    assert len(versions(world)) == 2
+
+
+@pytest.mark.parametrize("status", [403, 429, 503])
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+def test_a_failed_write_back_is_a_warning_with_the_age_and_is_tried_again(
+    instance: Callable[[], AppUserCredential],
+    world: World,
+    manual_clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    status: int,
+) -> None:
+    credential = instance()
+    credential.get_token(SCOPE)
+    world.faults[VAULT] = Fault(VAULT, status, method=method)
+    for _ in range(2):
+        manual_clock.instant += 36 * HOUR
+        assert credential.get_token(SCOPE).token
+    lines = events(caplog, "refresh_token.not_written_back")
+    assert [line["ageInDays"] for line in lines] == [1.5, 3.0]
+    assert {line["error"] for line in lines} == {
+        (ConfigurationError if status == 403 else UpstreamUnavailableError).__name__
+    }
+    assert ("hint" in lines[0]) == (status == 403)
+    world.faults.clear()
+    manual_clock.instant += HOUR
+    credential.get_token(SCOPE)
+    assert len(versions(world)) == 2
+
+
+def test_a_former_version_that_cannot_be_disabled_is_nobody_s_trouble(
+    instance: Callable[[], AppUserCredential],
+    world: World,
+    manual_clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    manual_clock.instant += DAY
+    world.faults[VAULT] = Fault(VAULT, 403, method="PATCH")
+    assert instance().get_token(SCOPE).token
+    assert len(versions(world)) == 2
+    assert enabled(world) == [0, 1]
+    assert events(caplog, "refresh_token.not_written_back") == []
+
+
+def test_the_vault_leads_so_an_old_consent_never_overwrites_a_new_one(
+    instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock
+) -> None:
+    old = instance()
+    old.get_token(SCOPE)
+    manual_clock.instant += HOUR
+    anew = world.refresh_token(user="another@nordlys.example")
+    world.store(SECRET_NAME, anew)
+    for _ in range(60):
+        manual_clock.instant += HOUR
+        token = old.get_token(SCOPE).token
+    assert world.claims(token, manual_clock.instant.timestamp())["upn"] == "another@nordlys.example"
+    assert world.refresh_tokens[world.secrets[SECRET_NAME][-1].value].user == "another@nordlys.example"
+
+
+def test_a_token_in_the_settings_is_read_only_and_the_log_says_how_long_it_can_last(
+    settings: Settings, world: World, manual_clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = GivenRefreshToken(world.refresh_token())
+    ends = manual_clock.instant + timedelta(days=90)
+    credential = AppUserCredential(replace(settings, refresh_token=given), manual_clock.clock())
+    for _ in range(100):
+        assert credential.get_token(SCOPE).token
+        manual_clock.instant += DAY
+    (line,) = events(caplog, "refresh_token.read_only")
+    assert line["expiresBefore"] == ends.isoformat().replace("+00:00", "Z")
+    assert len(versions(world)) == 1
+    assert all(each.service is not VAULT for each in world.exchanges)
+
+
+def test_a_refused_token_is_not_dropped_before_the_store_has_been_read(
+    instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock
+) -> None:
+    credential = instance()
+    credential.get_token(SCOPE)
+    manual_clock.instant += HOUR
+    world.faults[VAULT] = Fault(VAULT, 503)
+    refusal = b'{"error": "invalid_grant"}'
+    world.faults[Service.ENTRA] = Fault(Service.ENTRA, 400, lambda _: refusal, method="POST", times=1)
+    with pytest.raises(UpstreamUnavailableError):
+        credential.get_token(SCOPE)
+    assert credential.get_token(SCOPE).token

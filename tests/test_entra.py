@@ -1,0 +1,126 @@
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from shared.entra import refusal
+from shared.errors import (
+    ConfigurationError,
+    ConsentRequiredError,
+    UpstreamUnavailableError,
+    UsageSummaryError,
+)
+from shared.http import PROBLEMS
+
+CONSENT, CONFIGURATION, UNAVAILABLE = ConsentRequiredError, ConfigurationError, UpstreamUnavailableError
+STATUSES = {CONSENT: 502, CONFIGURATION: 500, UNAVAILABLE: 503}
+
+# (AADSTS number, OAuth error) as Entra sends them -> class, a word of the hint
+REFUSED: list[tuple[int, str, type[UsageSummaryError], str]] = [
+    (50053, "invalid_grant", CONSENT, "Unlock"),
+    (50055, "invalid_grant", CONSENT, "password"),
+    (50057, "invalid_grant", CONSENT, "Enable"),
+    (50072, "interaction_required", CONSENT, "Register an MFA method"),
+    (50074, "interaction_required", CONSENT, "MFA"),
+    (50076, "interaction_required", CONSENT, "MFA"),
+    (50076, "invalid_grant", CONSENT, "MFA"),
+    (50078, "invalid_grant", CONSENT, "MFA"),
+    (50079, "interaction_required", CONSENT, "MFA"),
+    (50173, "invalid_grant", CONSENT, "password reset"),
+    (53000, "interaction_required", CONSENT, "Conditional Access"),
+    (53003, "invalid_grant", CONSENT, "outbound address"),
+    (530032, "invalid_grant", CONSENT, "Conditional Access"),
+    (530035, "interaction_required", CONSENT, "MFA"),
+    (65001, "invalid_grant", CONSENT, "admin consent"),
+    (65001, "consent_required", CONSENT, "admin consent"),
+    (70000, "invalid_grant", CONSENT, "damaged"),
+    (700007, "invalid_grant", CONSENT, "PARTNER_CENTER_CLIENT_ID"),
+    (70008, "invalid_grant", CONSENT, "python3 -m ops consent"),
+    (700082, "invalid_grant", CONSENT, "90 days"),
+    (700084, "invalid_grant", CONSENT, "platform Web"),
+    (70043, "invalid_grant", CONSENT, "sign-in frequency"),
+    (50020, "invalid_grant", CONSENT, "guest"),
+    (50034, "invalid_grant", CONSENT, "tenant"),
+    (700082, "login_required", CONSENT, "90 days"),
+    (50012, "invalid_client", CONFIGURATION, "certificate"),
+    (650057, "invalid_resource", CONFIGURATION, "user_impersonation"),
+    (500011, "invalid_resource", CONFIGURATION, "Microsoft Partner Center"),
+    (700016, "unauthorized_client", CONFIGURATION, "PARTNER_CENTER_TENANT_ID"),
+    (7000112, "unauthorized_client", CONFIGURATION, "Enable the app"),
+    (90002, "invalid_request", CONFIGURATION, "PARTNER_CENTER_TENANT_ID"),
+    (90038, "invalid_request", CONFIGURATION, "PARTNER_CENTER_CLOUD"),
+    (900382, "invalid_request", CONFIGURATION, "PARTNER_CENTER_CLOUD"),
+    (7000215, "invalid_client", CONFIGURATION, "not to its id"),
+    (7000218, "invalid_client", CONFIGURATION, "PARTNER_CENTER_CLIENT_SECRET"),
+    (7000222, "invalid_client", CONFIGURATION, "expired"),
+    (70021, "invalid_client", CONFIGURATION, "federated credential"),
+    (700211, "invalid_client", CONFIGURATION, "issuer"),
+    (700212, "invalid_client", CONFIGURATION, "audience"),
+    (700213, "invalid_client", CONFIGURATION, "subject"),
+    (700024, "invalid_client", CONFIGURATION, "clock"),
+    (700027, "invalid_client", CONFIGURATION, "certificate"),
+    (50196, "invalid_request", CONFIGURATION, "loop"),
+    (901002, "invalid_request", CONFIGURATION, "scope"),
+    (70011, "invalid_scope", CONFIGURATION, "scope"),
+    (90033, "temporarily_unavailable", UNAVAILABLE, "Wait"),
+    (90024, "server_error", UNAVAILABLE, "Wait"),
+    # numbers of tomorrow: sorted by the OAuth error, which has a hint of its own
+    (99999999, "invalid_grant", CONSENT, "python3 -m ops consent"),
+    (99999999, "interaction_required", CONSENT, "python3 -m ops consent"),
+    (99999999, "invalid_client", CONFIGURATION, "secret, certificate or federated"),
+    (99999999, "temporarily_unavailable", UNAVAILABLE, "Wait"),
+]
+
+
+def body(number: int, error: str) -> dict[str, Any]:
+    """A token endpoint's refusal."""
+    return {
+        "error": error,
+        "error_description": f"AADSTS{number}: What happened. Trace ID: … Correlation ID: … Timestamp: …",
+        "error_codes": [number],
+        "timestamp": "2026-11-21 10:00:00Z",
+        "trace_id": str(uuid4()),
+        "correlation_id": str(uuid4()),
+    }
+
+
+@pytest.mark.parametrize(("number", "error", "kind", "word"), REFUSED)
+def test_a_refusal_is_sorted_by_its_oauth_error_and_hinted_by_its_number(
+    number: int, error: str, kind: type[UsageSummaryError], word: str
+) -> None:
+    answer = body(number, error)
+    refused = refusal(answer)
+    assert (type(refused), PROBLEMS[type(refused)].status) == (kind, STATUSES[kind])
+    assert word in (refused.hint or "")
+    ids = f"(trace_id {answer['trace_id']}, correlation_id {answer['correlation_id']})"
+    assert refused.message == f"Entra answered {error} AADSTS{number} {ids}"
+    assert type(refusal(body(number, "invalid_grant"))) is CONSENT  # whatever the number
+
+
+def test_an_error_of_tomorrow_is_a_configuration_fault_without_a_hint() -> None:
+    refused = refusal(body(99999999, "an_error_of_tomorrow"))
+    assert (type(refused), refused.hint) == (CONFIGURATION, None)
+
+
+def test_a_redirect_has_its_number_in_the_text_only() -> None:
+    refused = refusal(
+        {"error": "access_denied", "error_description": "AADSTS65004: User declined to consent"}
+    )
+    assert refused.message == "Entra answered access_denied AADSTS65004"
+    assert refused.hint is not None
+
+
+@pytest.mark.parametrize(
+    "secret", ["1.AXkA0000.secret", "x" * 300, "two\nlines", "", None, 7.5, ["a"], {"a": "b"}]
+)
+def test_nothing_of_a_strange_refusal_is_repeated(secret: object) -> None:
+    for name in ("error", "error_description", "trace_id", "correlation_id", "error_codes", "suberror"):
+        answer = {"error": "invalid_grant", name: secret}
+        message = refusal(answer).message
+        assert "secret" not in message
+        assert json.dumps(secret) not in message
+        assert "\n" not in message
+    assert (
+        refusal({"error": "invalid_grant", "error_codes": [secret]}).message == "Entra answered invalid_grant"
+    )
