@@ -3,7 +3,8 @@
 app            composition root: the only reader of the environment, the only builder of live objects
 http           a stored answer or an error -> an HTTP response
 history        today's snapshot, and the history brought up to date
-answers        the answer as one process gives it: in memory, refreshed by one caller at a time
+answers        the answer as one process gives it to a caller
+refreshes      one refresh at a time: the shared answer adopted, or Partner Center asked under the claim
 fleet          the answer as all instances share it: one blob, and the claim on it
 client         Partner Center over HTTP
 auth           the App+User credential: access tokens, renewed one redemption at a time

@@ -48,7 +48,7 @@ class App:
         partner = f"{settings.cloud.base_url} {settings.tenant_id}"
         cache = Container(settings.cache_container, settings.cache_storage, QUICK, settings.ca_bundle)
         self._answers = Answers(
-            Fleet(cache, partner), lambda: _open_client(settings, clock), settings.freshness, clock
+            Fleet(cache, partner, clock), lambda: _open_client(settings, clock), settings.freshness, clock
         )
         self._record = Record(
             Container(settings.snapshot_container, settings.record_storage, PATIENT, settings.ca_bundle),

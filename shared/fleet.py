@@ -3,16 +3,17 @@
 The body and some metadata are the answer. Two metadata say who may ask Partner Center next: `owner` has the
 claim until `until`, or, where `failure` stands beside it, nobody asks before `until`. Every change is one
 Put Blob on condition of the ETag that was read, so of several instances one wins, and a late one is refused.
-All instants are the clock of the storage service.
+All instants in it are the storage service's; to this process it says everything in its own monotonic seconds.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
 from shared.blobs import Blob, Container
+from shared.clock import Clock
 from shared.errors import (
     BlobConflictError,
     ConfigurationError,
@@ -66,54 +67,84 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """The blob as read at an instant: the answer in it, and until when to keep away, because of what."""
+class Held:
+    """An answer, and the monotonic second at which its call was sent."""
 
-    etag: str | None
+    answer: Answer
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The blob as read at a monotonic second, `at` by storage's clock; also the claim that was taken on it.
+
+    Until the monotonic second `until` nobody but the owner of the claim asks Partner Center: because somebody
+    has the claim, or because of `failure`.
+    """
+
+    read: float
     at: datetime
-    answer: Answer | None = None
-    until: datetime | None = None
+    etag: str | None = None
+    held: Held | None = None
+    until: float = float("-inf")
     failure: UsageSummaryError | None = None
 
     @property
+    def answer(self) -> Answer | None:
+        """The answer, if there is one."""
+        return None if self.held is None else self.held.answer
+
+    @property
     def keep_away(self) -> timedelta:
-        """How long nobody but the owner of the claim asks, if there is a claim or a back-off."""
-        left = self.until - self.at if self.until is not None else timedelta()
-        return left if timedelta() < left < _LONGEST_REST else timedelta()
+        """How long from the reading on nobody but the owner of the claim asks."""
+        return timedelta(seconds=max(self.until - self.read, 0.0))
+
+    def instant(self, second: float) -> datetime:
+        """A monotonic second by storage's clock."""
+        return self.at + timedelta(seconds=second - self.read)
+
+    def second(self, instant: datetime) -> float:
+        """An instant of storage's clock in monotonic seconds."""
+        return self.read + (instant - self.at).total_seconds()
 
 
 class Fleet:
     """The blob of one partner; every method raises StorageError when Blob Storage fails."""
 
-    def __init__(self, container: Container, partner: str) -> None:
+    def __init__(self, container: Container, partner: str, clock: Clock) -> None:
         self._container = container
         self._name = blob_name(partner)
+        self._clock = clock
 
     def read(self) -> Shared:
         """What is shared now; what is damaged counts as absent."""
         reading = self._container.read(self._name)
+        shared = Shared(self._clock.monotonic(), reading.at)
         if reading.blob is None:
-            return Shared(None, reading.at)
+            return shared
+        shared = replace(shared, etag=reading.blob.etag)
         try:
-            return _decode(reading.blob, reading.at)
+            return _decode(reading.blob, shared)
         except (KeyError, ValueError, TypeError):
-            return Shared(reading.blob.etag, reading.at)
+            return shared
 
-    def claim(self, shared: Shared, owner: str) -> str | None:
-        """Take the claim on what was read; the blob's new ETag, or None when another was faster."""
+    def claim(self, shared: Shared, owner: str) -> Shared | None:
+        """Take the claim on what was read; None when another was faster."""
         claim = {"owner": owner, "until": _text(shared.at + CLAIM_LIFE)}
-        return self._put(shared.answer, claim, shared.etag)
+        etag = self._put(shared.answer, claim, shared.etag)
+        return None if etag is None else replace(shared, etag=etag)
 
-    def back_off(self, shared: Shared, etag: str, error: UsageSummaryError, until: datetime) -> None:
-        """Give the claim back, and tell all instances to keep away until then, and why."""
+    def back_off(self, claim: Shared, error: UsageSummaryError, until: float) -> None:
+        """Give the claim back, and tell all instances to keep away until a monotonic second, and why."""
         reply = error.reply
         said = [reply.status, reply.code, reply.request_id] if reply else None
         failure = json.dumps([type(error).__name__, error.message[:1000], said, error.hint])
-        self._put(shared.answer, {"until": _text(until), "failure": failure}, etag)
+        rest = {"until": _text(claim.instant(until)), "failure": failure}
+        self._put(claim.answer, rest, claim.etag)
 
-    def publish(self, answer: Answer, etag: str) -> bool:
+    def publish(self, claim: Shared, answer: Answer) -> bool:
         """Replace answer and claim in one write; False when the claim was lost meanwhile."""
-        return self._put(answer, {}, etag) is not None
+        return self._put(answer, {}, claim.etag) is not None
 
     def _put(self, answer: Answer | None, claim: dict[str, str], replacing: str | None) -> str | None:
         """Write answer and claim; None when another was faster."""
@@ -145,20 +176,23 @@ def _encode(answer: Answer) -> dict[str, str]:
     return metadata
 
 
-def _decode(blob: Blob, at: datetime) -> Shared:
-    metadata, answer, failure = blob.metadata, None, None
+def _decode(blob: Blob, shared: Shared) -> Shared:
+    metadata, held, failure, until = blob.metadata, None, None, shared.until
     if "fetched" in metadata:
         request_id, fetched_at = metadata["requestid"], _instant(metadata["fetched"])
         said = [*json.loads(metadata["nousagedata"]), request_id] if "nousagedata" in metadata else None
         body = blob.content if said is None else b""
-        if _digest(body) != metadata["digest"] or fetched_at > at + _CLOCK_STEP:
+        if _digest(body) != metadata["digest"] or fetched_at > shared.at + _CLOCK_STEP:
             raise ValueError("not what was written")
         answer = Answer(body, fetched_at, request_id, metadata["correlationid"], _reply(said))
-    until = _instant(metadata["until"]) if "until" in metadata else None
+        held = Held(answer, shared.second(fetched_at))
+    if "until" in metadata:
+        instant = _instant(metadata["until"])
+        until = shared.second(instant) if instant < shared.at + _LONGEST_REST else until
     if "failure" in metadata:
         name, message, said, hint = json.loads(metadata["failure"])
         failure = _FAILURES[name](str(message), reply=_reply(said), hint=hint and str(hint))
-    return Shared(blob.etag, at, answer, until, failure)
+    return replace(shared, held=held, until=until, failure=failure)
 
 
 def _reply(said: list[str | None] | None) -> UpstreamReply | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from http import HTTPStatus
 
-from shared.answers import Result, Source
+from shared.answers import Result
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -24,6 +24,7 @@ from shared.errors import (
 )
 from shared.fleet import Answer
 from shared.freshness import Decision
+from shared.refreshes import Source
 
 _ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _ENTITY_TAGS = re.compile(rf"(?:{_ENTITY_TAG.pattern}|[,\s])*")

@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dev.simulator import Delivery, Exchange, Fault, Service, Simulator, World
-from shared.answers import Result, Source
+from shared.answers import Result
 from shared.app import App
 from shared.blobs import PATIENT, Container
+from shared.clock import Clock
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -25,6 +26,7 @@ from shared.errors import (
 from shared.fleet import CLAIM_LIFE, Answer, Fleet
 from shared.freshness import NO_DIRECTIVES, Decision, RequestDirectives
 from shared.http import respond
+from shared.refreshes import Source
 from shared.settings import Settings
 from tests.conftest import ManualClock, events, partner_of
 
@@ -60,23 +62,22 @@ class Instances:
         """An answer that the fleet has had for some time."""
         shared = self.fleet.read()
         answer = replace(OLD, fetched_at=shared.at - age)
-        etag = self.fleet.claim(shared, "before")
-        assert etag is not None
-        assert self.fleet.publish(answer, etag)
+        claim = self.fleet.claim(shared, "before")
+        assert claim is not None
+        assert self.fleet.publish(claim, answer)
         return answer
 
     def end_back_off(self) -> None:
         """Storage's clock has gone on until asking is allowed again."""
         shared = self.fleet.read()
-        assert shared.etag is not None
         assert shared.failure is not None
-        self.fleet.back_off(shared, shared.etag, shared.failure, shared.at - SECOND)
+        self.fleet.back_off(shared, shared.failure, shared.read - 1)
 
 
 @pytest.fixture
 def instances(environ: dict[str, str], settings: Settings, simulator: Simulator) -> Iterator[Instances]:
     cache = Container(settings.cache_container, settings.cache_storage, PATIENT, None)
-    fleet = Fleet(cache, partner_of(environ))
+    fleet = Fleet(cache, partner_of(environ), Clock())
     yield Instances(environ, simulator.world, ManualClock(datetime.now(UTC)), fleet)
     settle()
 

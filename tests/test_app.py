@@ -19,9 +19,10 @@ from azure.storage.blob import (
 
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Exchange, Service, Simulator, World
-from shared.answers import Result, Source
+from shared.answers import Result
 from shared.app import App
 from shared.blobs import Container
+from shared.clock import Clock
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -35,6 +36,7 @@ from shared.errors import (
 from shared.fleet import Answer, Fleet
 from shared.freshness import NO_DIRECTIVES, RequestDirectives
 from shared.http import respond
+from shared.refreshes import Source
 from tests.conftest import ManualClock, beside, events, partner_of, shared_name
 
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
@@ -89,10 +91,10 @@ class Place:
 
     def store(self, fetched_at: datetime) -> None:
         """An answer that the fleet has had since then."""
-        fleet = Fleet(self.cache, partner_of(self.environ))
-        etag = fleet.claim(fleet.read(), "before")
-        assert etag is not None
-        assert fleet.publish(replace(OLD, fetched_at=fetched_at), etag)
+        fleet = Fleet(self.cache, partner_of(self.environ), Clock())
+        claim = fleet.claim(fleet.read(), "before")
+        assert claim is not None
+        assert fleet.publish(claim, replace(OLD, fetched_at=fetched_at))
 
     def calls(self) -> list[Exchange]:
         return [each for each in self.world.exchanges if each.service is Service.PARTNER_CENTER]

@@ -10,6 +10,7 @@ import pytest
 from azure.storage.blob import ContainerClient
 
 from shared.blobs import QUICK, Container
+from shared.clock import Clock
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -36,19 +37,17 @@ NEWER = replace(ANSWER, body=b'{"totalCost":7}', fetched_at=SENT + timedelta(hou
 
 @pytest.fixture
 def fleet(container: Container) -> Fleet:
-    return Fleet(container, PARTNER)
+    return Fleet(container, PARTNER, Clock())
 
 
-def claimed(fleet: Fleet, owner: str = "me") -> tuple[Shared, str]:
-    shared = fleet.read()
-    etag = fleet.claim(shared, owner)
-    assert etag is not None
-    return shared, etag
+def claimed(fleet: Fleet, owner: str = "me") -> Shared:
+    claim = fleet.claim(fleet.read(), owner)
+    assert claim is not None
+    return claim
 
 
 def published(fleet: Fleet, answer: Answer = ANSWER) -> Shared:
-    _, etag = claimed(fleet)
-    assert fleet.publish(answer, etag)
+    assert fleet.publish(claimed(fleet), answer)
     return fleet.read()
 
 
@@ -64,7 +63,7 @@ def test_a_published_answer_is_read_back_as_it_was_and_the_claim_is_free(
 ) -> None:
     shared = published(fleet, answer)
     assert shared.answer == answer
-    assert (shared.until, shared.failure, shared.keep_away) == (None, None, timedelta())
+    assert (shared.failure, shared.keep_away) == (None, timedelta())
 
 
 def test_the_entity_tag_is_strong_and_that_of_the_bytes() -> None:
@@ -79,23 +78,21 @@ def test_of_many_who_read_the_same_one_gets_the_claim(
     shared = fleet.read() if is_cold else published(fleet)
     start = Barrier(8)
 
-    def claim(owner: int) -> str | None:
+    def claim(owner: int) -> Shared | None:
         start.wait()
-        return Fleet(container, PARTNER).claim(shared, f"owner{owner}")
+        return Fleet(container, PARTNER, Clock()).claim(shared, f"owner{owner}")
 
     with ThreadPoolExecutor(8) as pool:
-        etags = list(pool.map(claim, range(8)))
-    won = [owner for owner, etag in enumerate(etags) if etag is not None]
+        won = [each for each in pool.map(claim, range(8)) if each is not None]
     now = fleet.read()
-    assert len(won) == 1
-    assert now.etag == etags[won[0]]
+    assert [each.etag for each in won] == [now.etag]
     assert now.answer == shared.answer
 
 
 def test_a_claim_holds_for_its_life_by_the_clock_of_storage(fleet: Fleet) -> None:
-    shared, _ = claimed(fleet)
+    claim = claimed(fleet)
     now = fleet.read()
-    assert now.until == shared.at + CLAIM_LIFE
+    assert now.instant(now.until) == claim.at + CLAIM_LIFE
     assert CLAIM_LIFE - timedelta(seconds=5) < now.keep_away <= CLAIM_LIFE
 
 
@@ -110,11 +107,9 @@ def test_a_dead_owners_claim_is_free_after_its_life(fleet: Fleet) -> None:
 
 
 def test_a_late_publisher_is_refused_and_the_newest_answer_stays(fleet: Fleet) -> None:
-    _, late = claimed(fleet, "paused")
-    other = fleet.claim(fleet.read(), "other")
-    assert other is not None
-    assert fleet.publish(NEWER, other)
-    assert not fleet.publish(ANSWER, late)
+    late = claimed(fleet, "paused")
+    assert fleet.publish(claimed(fleet, "other"), NEWER)
+    assert not fleet.publish(late, ANSWER)
     assert fleet.read().answer == NEWER
 
 
@@ -123,16 +118,16 @@ def test_a_claim_whose_response_was_lost_is_recognised_by_its_owner_alone(
     fleet: Fleet, *, is_cold: bool
 ) -> None:
     shared = fleet.read() if is_cold else published(fleet)
-    etag = fleet.claim(shared, "me")
-    assert etag is not None
-    assert fleet.claim(shared, "me") == etag
+    claim = fleet.claim(shared, "me")
+    assert claim is not None
+    assert fleet.claim(shared, "me") == claim
     assert fleet.claim(shared, "you") is None
 
 
 def test_a_publication_whose_response_was_lost_is_recognised(fleet: Fleet) -> None:
-    _, etag = claimed(fleet)
-    assert fleet.publish(ANSWER, etag)
-    assert fleet.publish(ANSWER, etag)
+    claim = claimed(fleet)
+    assert fleet.publish(claim, ANSWER)
+    assert fleet.publish(claim, ANSWER)
 
 
 class Overtaken(ContainerClient):
@@ -149,8 +144,8 @@ class Overtaken(ContainerClient):
 def test_a_reader_overtaken_by_the_first_publication_gets_all_of_it_or_the_claim(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, etag = claimed(fleet)
-    overtakes = [lambda: fleet.publish(ANSWER, etag)]
+    claim = claimed(fleet)
+    overtakes = [lambda: fleet.publish(claim, ANSWER)]
     Overtaken.overtake = staticmethod(lambda: overtakes.pop()() if overtakes else None)
     monkeypatch.setattr("azure.storage.blob.ContainerClient", Overtaken)
     seen = fleet.read()
@@ -174,20 +169,20 @@ def test_a_failure_is_shared_with_its_class_its_words_and_its_reply(
     fleet: Fleet, kind: type[UsageSummaryError], reply: UpstreamReply | None
 ) -> None:
     published(fleet)
-    shared, etag = claimed(fleet)
-    until = shared.at + timedelta(seconds=20)
-    fleet.back_off(shared, etag, kind('sie sagt "nein", är så', reply=reply, hint="Så."), until)
+    claim = claimed(fleet)
+    fleet.back_off(claim, kind('sie sagt "nein", är så', reply=reply, hint="Så."), claim.read + 20)
     now = fleet.read()
     assert type(now.failure) is kind
     assert now.failure is not None
     assert (now.failure.message, now.failure.hint) == ('sie sagt "nein", är så', "Så.")
     assert now.failure.reply == reply
-    assert (bool(now.keep_away), now.until, now.answer) == (True, until, ANSWER)
+    assert now.instant(now.until) == claim.instant(claim.read + 20)
+    assert (bool(now.keep_away), now.answer) == (True, ANSWER)
 
 
 def test_after_a_back_off_the_next_one_claims_and_the_failure_is_forgotten(fleet: Fleet) -> None:
-    shared, etag = claimed(fleet)
-    fleet.back_off(shared, etag, UpstreamInvalidError("x" * 9000), shared.at - timedelta(seconds=1))
+    claim = claimed(fleet)
+    fleet.back_off(claim, UpstreamInvalidError("x" * 9000), claim.read - 1)
     assert not fleet.read().keep_away
     claimed(fleet, "next")
     now = fleet.read()
@@ -195,11 +190,9 @@ def test_after_a_back_off_the_next_one_claims_and_the_failure_is_forgotten(fleet
 
 
 def test_a_late_back_off_is_no_harm_to_the_newer_answer(fleet: Fleet) -> None:
-    shared, late = claimed(fleet, "paused")
-    other = fleet.claim(fleet.read(), "other")
-    assert other is not None
-    assert fleet.publish(NEWER, other)
-    fleet.back_off(shared, late, UpstreamTimeoutError("late"), shared.at + timedelta(seconds=20))
+    late = claimed(fleet, "paused")
+    assert fleet.publish(claimed(fleet, "other"), NEWER)
+    fleet.back_off(late, UpstreamTimeoutError("late"), late.read + 20)
     now = fleet.read()
     assert (now.answer, now.failure, now.keep_away) == (NEWER, None, timedelta())
 
@@ -251,22 +244,22 @@ def closed_port() -> Container:
 
 CALLS: dict[str, Callable[[Fleet], object]] = {
     "read": lambda fleet: fleet.read(),
-    "first claim": lambda fleet: fleet.claim(Shared(None, SENT), "me"),
-    "claim": lambda fleet: fleet.claim(Shared('"0x1"', SENT), "me"),
-    "publish": lambda fleet: fleet.publish(ANSWER, '"0x1"'),
-    "back off": lambda fleet: fleet.back_off(Shared(None, SENT), '"0x1"', UpstreamTimeoutError(""), SENT),
+    "first claim": lambda fleet: fleet.claim(Shared(0, SENT), "me"),
+    "claim": lambda fleet: fleet.claim(Shared(0, SENT, '"0x1"'), "me"),
+    "publish": lambda fleet: fleet.publish(Shared(0, SENT, '"0x1"'), ANSWER),
+    "back off": lambda fleet: fleet.back_off(Shared(0, SENT, '"0x1"'), UpstreamTimeoutError(""), 20),
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_storage_that_is_down_is_a_storage_error(call: str) -> None:
     with pytest.raises(StorageError):
-        CALLS[call](Fleet(closed_port(), PARTNER))
+        CALLS[call](Fleet(closed_port(), PARTNER, Clock()))
 
 
 def test_partners_do_not_share(container: Container, fleet: Fleet) -> None:
     published(fleet)
-    assert Fleet(container, "https://api.example 0002").read().etag is None
+    assert Fleet(container, "https://api.example 0002", Clock()).read().etag is None
 
 
 @pytest.mark.parametrize(

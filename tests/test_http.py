@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.answers import Result, Source
+from shared.answers import Result
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -24,6 +24,7 @@ from shared.errors import (
 from shared.fleet import Answer
 from shared.freshness import Decision
 from shared.http import Response, cache_status, is_match, respond
+from shared.refreshes import Source
 
 BODY = '{"totalCost":120.5682999999995904716,"resourceName":"Ærø · 北光"}'.encode()
 REQUEST_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
