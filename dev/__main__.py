@@ -55,6 +55,12 @@ def parser() -> argparse.ArgumentParser:
         description="Check format, lint, the arrows between modules, types, and that the pinned requirements"
         " are what pyproject.toml asks for. All of them run; the exit code is 1 when one fails.",
     )
+    bench = commands.add_parser(
+        "bench",
+        help="the benchmarks",
+        description="Measure a hit and a 304 on the local host beside a function that does nothing.",
+    )
+    bench.add_argument("--quick", action="store_true", help="that they work, in less than a minute")
     lock = commands.add_parser(
         "lock",
         help="pin the requirements of pyproject.toml",
@@ -91,6 +97,10 @@ def main(arguments: Sequence[str]) -> int:
         from dev.check import check
 
         return check()
+    if options.command == "bench":
+        from dev.bench import bench
+
+        return bench(quick=options.quick)
     if options.command == "lock":
         from dev.lock import lock
 

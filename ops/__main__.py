@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     text = "sign in with MFA and store the refresh token"
     consent = add(commands, "consent", text, _CONSENT, federated="consent")
     text = "of the redirect URI on localhost (default: 8400)"
-    consent.add_argument("--port", type=int, default=8400, help=text)
+    consent.add_argument("--port", type=_port, default=8400, help=text)
     text = "print the address only; for a browser elsewhere"
     consent.add_argument("--no-browser", dest="browser", action="store_false", help=text)
 
@@ -112,6 +112,13 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:  # noqa: PLR2004  # TCP's
+        raise ValueError(text)
+    return port
+
+
 def _federated(command: str) -> str:
     end = datetime.now(UTC) + timedelta(days=1)
     return _FEDERATED.format(command=command, end=f"{end:%Y-%m-%d}")
@@ -124,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
     from ops.report import Report, exit_code
     from shared.errors import UsageSummaryError
 
-    logging.basicConfig(level=logging.CRITICAL)  # a command tells what came of it; libraries say too much
+    logging.disable()  # a command tells what came of it; libraries say too much, codes and tokens among it
     report = Report(as_json=getattr(options, "json", False))
     try:
         _run(options, report)
@@ -133,6 +140,7 @@ def main(arguments: Sequence[str]) -> int:
         return exit_code(error)
     finally:
         report.end()
+        logging.disable(logging.NOTSET)
     return 0
 
 
@@ -166,7 +174,8 @@ def _use_packages() -> None:
         return
     python = Path(__file__).parent.parent / ".venv" / "bin" / "python"
     if not python.exists():
-        sys.exit("the packages are missing: python3 -m pip install -r requirements.txt")
+        print("the packages are missing: python3 -m pip install -r requirements.txt", file=sys.stderr)
+        sys.exit(2)
     os.execv(python, [str(python), "-m", "ops", *sys.argv[1:]])  # noqa: S606  # this very command
 
 

@@ -37,7 +37,7 @@ def environment() -> dict[str, str]:
     if _LOCAL_SETTINGS.exists():
         try:
             document = json.loads(_LOCAL_SETTINGS.read_text(encoding="utf-8-sig"))
-            values = {name: str(value) for name, value in document["Values"].items()}
+            values = {name: str(value) for name, value in document["Values"].items() if value is not None}
             is_encrypted = document.get("IsEncrypted")
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             raise ConfigurationError(f"{_LOCAL_SETTINGS} is no JSON object with Values") from None
@@ -69,8 +69,17 @@ def with_client_secret(settings: PartnerCenterSettings) -> PartnerCenterSettings
 
 
 def read_secret(prompt: str) -> str:
-    """A line of standard input; a person is asked for it and does not see it."""
-    return (getpass.getpass(f"{prompt}: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    """A line of standard input; a person is asked for it and does not see it.
+
+    Raises ConfigurationError when it is no text that a token or a key can be.
+    """
+    try:
+        line = getpass.getpass(f"{prompt}: ") if sys.stdin.isatty() else sys.stdin.readline()
+    except UnicodeDecodeError:
+        line = "\0"
+    if not (line.strip().isascii() and line.strip().isprintable()):
+        raise ConfigurationError(f"standard input is no text: {prompt.lower()} wanted")
+    return line.strip()
 
 
 def vault_of(settings: PartnerCenterSettings) -> tuple[Vault, str]:
@@ -93,15 +102,20 @@ class _Operator:
 
     def __init__(self) -> None:
         self._credential: TokenCredential | None = None
+        self._tokens: dict[tuple[object, ...], AccessToken] = {}
 
     def get_token(self, *scopes: str, **kwargs: Any) -> "AccessToken":  # noqa: ANN401  # the protocol's
         from azure.core.exceptions import ClientAuthenticationError
         from azure.identity import DefaultAzureCredential
 
+        wanted = (*scopes, kwargs.get("tenant_id"))
+        if wanted in self._tokens:  # az keeps none, and takes seconds; a command lives for minutes
+            return self._tokens[wanted]
         self._credential = self._credential or DefaultAzureCredential()
         try:
-            return self._credential.get_token(*scopes, **kwargs)
+            token = self._tokens[wanted] = self._credential.get_token(*scopes, **kwargs)
         except ClientAuthenticationError:
             raise ConfigurationError(
                 "nobody is signed in to Azure here", hint="Run az login as one who may use the vault."
             ) from None
+        return token

@@ -2,15 +2,14 @@
 
 import webbrowser
 from datetime import timedelta
-from typing import Any
 
 from ops.access import PATIENCE, partner_center_settings, vault_of, with_client_secret
 from ops.checks import check, store, stored
 from ops.redirect import listening
 from ops.report import Report
 from shared.deadlines import session_for
-from shared.entra import Entra
-from shared.errors import UsageSummaryError
+from shared.entra import Entra, refusal
+from shared.errors import ConsentRequiredError, UsageSummaryError
 
 _TIME_TO_SIGN_IN = timedelta(minutes=15)
 
@@ -24,19 +23,21 @@ def consent(report: Report, *, port: int, browser: bool) -> None:
         stored(vault, session)  # who may not use the vault learns it before a person signs in
     report.add("secret", "Refresh token", address)
     scope = f"{settings.cloud.resource}/.default"
-    with listening(port) as redirect:
-        with session_for(PATIENCE, settings.ca_bundle) as session:
-            flow: dict[str, Any] = Entra(settings, session).begin_sign_in(
-                f"http://localhost:{port}", "form_post" if browser else "query", scope
-            )
+    with session_for(PATIENCE, settings.ca_bundle) as session:
+        mode = "form_post" if browser else "query"
+        flow = Entra(settings, session).begin_sign_in(f"http://localhost:{port}", mode, scope)
+    with listening(port, flow["state"]) as redirect:
         url = (
             f"{flow['auth_uri']}&amr_values=mfa"  # as Microsoft's sample of the Secure Application Model asks
         )
         report.say(_instructions(url, port, browser=browser))
         if browser:
             webbrowser.open(url)
-        answer = redirect.wait(flow["state"], _TIME_TO_SIGN_IN, paste=not browser)
+        answer = redirect.wait(_TIME_TO_SIGN_IN, paste=not browser)
     try:
+        if "error" in answer:
+            refused = refusal(answer)
+            raise ConsentRequiredError(refused.message, hint=refused.hint)
         with session_for(PATIENCE, settings.ca_bundle) as session:
             tokens = Entra(settings, session).finish_sign_in(flow, answer)
         refresh_token, tags = check(settings, tokens, report)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from shared.errors import ConfigurationError, UpstreamTimeoutError
 
@@ -22,13 +22,12 @@ _PAGE = "<!DOCTYPE html><title>python3 -m ops consent</title><p>{}"
 class Redirect:
     """Waits for the answer that has the state of this sign-in; any other is refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: str) -> None:
         self._answers: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-        self._state = ""
-
-    def wait(self, state: str, time_allowed: timedelta, *, paste: bool) -> dict[str, str]:
-        """The fields of the answer. Raises UpstreamTimeoutError when nobody signs in."""
         self._state = state
+
+    def wait(self, time_allowed: timedelta, *, paste: bool) -> dict[str, str]:
+        """The fields of the answer. Raises UpstreamTimeoutError when nobody signs in."""
         if paste:
             threading.Thread(target=self._read_pasted, name="paste", daemon=True).start()
         try:
@@ -38,26 +37,26 @@ class Redirect:
 
     def offer(self, fields: dict[str, str]) -> bool:
         """Take an answer, if it is of this sign-in."""
-        is_ours = bool(self._state) and fields.get("state") == self._state
-        is_ours = is_ours and bool({"code", "error"} & fields.keys())
+        is_ours = fields.get("state") == self._state and bool({"code", "error"} & fields.keys())
         if is_ours:
             self._answers.put(fields)
         return is_ours
 
     def _read_pasted(self) -> None:
         for line in sys.stdin:
-            if line.strip() and not self.offer(dict(parse_qsl(urlsplit(line.strip()).query))):
+            _, _, query = line.strip().partition("?")
+            if line.strip() and not self.offer(dict(parse_qsl(query))):
                 print("That is not the address of this sign-in's last page.", file=sys.stderr)
 
 
 @contextmanager
-def listening(port: int) -> Iterator[Redirect]:
-    """Answers are taken on a port of 127.0.0.1. Raises ConfigurationError when it is in use."""
-    redirect = Redirect()
+def listening(port: int, state: str) -> Iterator[Redirect]:
+    """Take answers with that state on a port of 127.0.0.1. Raises ConfigurationError when it is in use."""
+    redirect = Redirect(state)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._take(urlsplit(self.path).query)
+            self._take(self.path.partition("?")[2])
 
         def do_POST(self) -> None:
             text = self.headers.get("Content-Length", "")
@@ -67,7 +66,9 @@ def listening(port: int) -> Iterator[Redirect]:
         def _take(self, text: str) -> None:
             is_ours = redirect.offer(dict(parse_qsl(text)))
             words = (
-                "Signed in; the terminal says the rest." if is_ours else "This is no answer of the sign-in."
+                "The terminal says the rest; you may close this page."
+                if is_ours
+                else "This is no answer of the sign-in."
             )
             body = _PAGE.format(words).encode()
             self.send_response(HTTPStatus.OK if is_ours else HTTPStatus.BAD_REQUEST)

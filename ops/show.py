@@ -23,7 +23,7 @@ from shared.deadlines import CONNECT_TIMEOUT, session_for
 from shared.entra import Entra
 from shared.errors import ConfigurationError, UpstreamRefusedError, UpstreamReply
 from shared.http import PROBLEMS
-from shared.settings import GivenRefreshToken
+from shared.settings import GivenRefreshToken, is_on_this_machine
 from shared.usage_summary import Json, dump, read_usage_summary
 
 KEY = "USAGE_SUMMARY_KEY"
@@ -75,9 +75,15 @@ def show(report: Report, *, url: str | None) -> None:
 
 def endpoint(url: str) -> str:
     """Where the app answers, given its address, with or without the path. Raises ConfigurationError."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigurationError("--url is no address: https://<app>.azurewebsites.net")
+    try:
+        parts = urlsplit(url)
+        is_whole = (
+            parts.hostname and parts.port != 0 and not (parts.username or parts.query or parts.fragment)
+        )
+    except ValueError:
+        is_whole = False
+    if not is_whole or not (parts.scheme == "https" or (parts.scheme == "http" and is_on_this_machine(url))):
+        raise ConfigurationError("--url wants an https address alone: https://<app>.azurewebsites.net")
     base = url.rstrip("/")
     if base.endswith(_PATH):
         return base
@@ -98,14 +104,15 @@ def money(members: dict[str, Json]) -> str:
 def billing_period(members: dict[str, Json], now: datetime) -> Period | None:
     """The period by the calendar dates as they are written, and the day in it by the same clock.
 
-    A period that ends on the day of the month on which it began ends as that day begins.
+    A period that ends on the day of the month on which it began ends as that day begins. Before and after the
+    period the day is its first and its last.
     """
     start, end = _instant(members.get("billingStartDate")), _instant(members.get("billingEndDate"))
     if start is None or end is None:
         return None
-    days = (end.date() - start.date()).days + (0 if start.day == end.day else 1)
+    days = max((end.date() - start.date()).days + (0 if start.day == end.day else 1), 1)
     day = (now.astimezone(start.tzinfo).date() - start.date()).days + 1
-    return Period(start.date().isoformat(), end.date().isoformat(), day, days)
+    return Period(start.date().isoformat(), end.date().isoformat(), max(1, min(day, days)), days)
 
 
 def _instant(value: Json) -> datetime | None:
@@ -164,6 +171,8 @@ def _of_app(url: str, report: Report) -> bytes | None:
 
 
 def _get(url: str, key: str, ca_bundle: str | None) -> requests.Response:
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError("the function's key has characters that no key has")
     headers = {"Accept": "application/json", "MS-CorrelationId": str(uuid.uuid4())}
     if key:
         headers["x-functions-key"] = key

@@ -80,9 +80,11 @@ def parse_request_directives(header: str | None) -> RequestDirectives:
 
     Of duplicates the strictest holds; a number beyond 2^31 counts as 2^31 (RFC 9111, 1.2.2).
     """
+    if not header:
+        return NO_DIRECTIVES
     flags: set[str] = set()
     seconds: dict[str, list[timedelta]] = {"max-age": [], "min-fresh": [], "max-stale": []}
-    for item in parse_http_list(header or ""):
+    for item in parse_http_list(header):
         name, has_argument, argument = item.partition("=")
         name = name.strip().lower()
         if not has_argument:

@@ -7,7 +7,7 @@ learn.microsoft.com/azure/key-vault/general/rest-error-codes.
 """
 
 _ANEW = "run python3 -m ops consent"
-_WITH_MFA = "Run python3 -m ops consent and sign in with MFA, which the stored consent lacks."
+_WITH_MFA = "Run python3 -m ops consent and sign in with MFA, without which this consent was given."
 _WAIT = (
     "Wait a few minutes while the app tries again by itself, and look at the service's health if it stays."
 )

@@ -5,17 +5,18 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import requests
+from urllib.parse import urlsplit
 
 from dev.simulator import Exchange, SecretVersion, Service, Simulator, World
 from dev.simulator.world import SECRET_NAME
@@ -71,7 +72,13 @@ class Terminal:
     def world(self) -> World:
         return self.simulator.world
 
-    def run(self, *arguments: str, stdin: str = "", browse: Browse | None = None, **changed: str) -> Done:
+    def run(
+        self,
+        *arguments: str,
+        stdin: str = "",
+        browse: Browse | None = None,
+        changed: Mapping[str, str] | None = None,
+    ) -> Done:
         """Run a command in this process, with settings changed or, by an empty value, left out."""
         arguments = (*arguments, "--port", str(self.port)) if "consent" in arguments else arguments
         reading, writing = os.pipe()
@@ -96,22 +103,32 @@ class Terminal:
             out, err = _Screen(look), _Screen(look)
             if browse is None:
                 keyboard.close()
-            with _environment(self._with(changed)), _standard_input(entered):
-                with redirect_stdout(out), redirect_stderr(err):
-                    code = main(arguments)
-                    for each in signed_in:
-                        each.result()
-                    keyboard.close()
-                    for thread in threading.enumerate():
-                        if thread.name == "paste":
-                            thread.join(5)
+            with (
+                _environment(self._with(changed or {})),
+                _standard_input(entered),
+                redirect_stdout(out),
+                redirect_stderr(err),
+            ):
+                code = main(arguments)
+                for each in signed_in:
+                    each.result()
+                keyboard.close()
+                for thread in threading.enumerate():
+                    if thread.name == "paste":
+                        thread.join(5)
         assert self.world.canary not in out.getvalue() + err.getvalue()  # every secret holds it
         return Done(code, out.getvalue(), err.getvalue())
 
-    def consent(self, *arguments: str, browse: Browse | None = None, stdin: str = "", **changed: str) -> Done:
+    def consent(
+        self,
+        *arguments: str,
+        browse: Browse | None = None,
+        stdin: str = "",
+        changed: Mapping[str, str] | None = None,
+    ) -> Done:
         """Run consent --no-browser; a person visits its address."""
         browse = browse or self.visit
-        return self.run("consent", "--no-browser", *arguments, browse=browse, stdin=stdin, **changed)
+        return self.run("consent", "--no-browser", *arguments, browse=browse, stdin=stdin, changed=changed)
 
     def spawn(self, *arguments: str, **changed: str) -> "subprocess.Popen[str]":
         """Start a true process, its input and output piped."""
@@ -127,14 +144,35 @@ class Terminal:
 
     def visit(self, url: str) -> None:
         """Sign in, and follow the redirection to the port."""
-        answer = requests.get(url, verify=self.simulator.ca_bundle, timeout=10)
-        assert answer.status_code == 200, answer.text
-        assert answer.url.startswith(f"http://localhost:{self.port}/?")
+        self.open(self.location(url))
 
     def location(self, url: str) -> str:
         """Sign in, and take the address of the last page instead of going there."""
-        verify = self.simulator.ca_bundle
-        return requests.get(url, verify=verify, timeout=10, allow_redirects=False).headers["Location"]
+        response = self.open(url)
+        location = response.getheader("Location", "")
+        assert location.startswith(f"http://localhost:{self.port}/?"), response.status
+        return location
+
+    def open(self, url: str, body: bytes | None = None) -> HTTPResponse:
+        """A browser's GET or POST; it logs nothing and follows nothing."""
+        parts = urlsplit(url)
+        tls = ssl.create_default_context(cafile=self.simulator.ca_bundle)
+        connection = (
+            HTTPSConnection(parts.netloc, context=tls, timeout=10)
+            if parts.scheme == "https"
+            else HTTPConnection(parts.netloc, timeout=10)
+        )
+        with closing(connection):
+            connection.request("GET" if body is None else "POST", f"{parts.path or '/'}?{parts.query}", body)
+            response = connection.getresponse()
+            response.read()
+        return response
+
+    @property
+    def federated(self) -> dict[str, str]:
+        """What changes for an app that signs in by its managed identity."""
+        identity = self.world.managed_identity_client_id
+        return {"PARTNER_CENTER_CLIENT_SECRET": "", "PARTNER_CENTER_CLIENT_MANAGED_IDENTITY": identity}
 
     @property
     def versions(self) -> list[SecretVersion]:
@@ -143,7 +181,9 @@ class Terminal:
 
     def crossed(self) -> list[str]:
         """What crossed the wire since the last look, without Key Vault's challenges and Entra's discovery."""
-        seen = [_name(each) for each in self.world.exchanges if each.status != 401 or "key" not in each.service]
+        seen = [
+            _name(each) for each in self.world.exchanges if each.status != 401 or "key" not in each.service
+        ]
         self.world.exchanges.clear()
         return [each for each in seen if not each.endswith("openid-configuration")]
 
@@ -152,12 +192,12 @@ class Terminal:
         return [each.form for each in self.world.exchanges if each.form]
 
     def _with(self, changed: Mapping[str, str]) -> dict[str, str]:
-        return {name: value for name, value in (self.environ | changed).items() if value}
+        return {name: value for name, value in {**self.environ, **changed}.items() if value}
 
 
 def _name(exchange: Exchange) -> str:
     service = "" if exchange.service is Service.ENTRA else f"{exchange.service} "
-    return f"{service}{exchange.method} {exchange.path.rpartition('/')[2]}"
+    return f"{service}{exchange.method} {exchange.path.strip('/').rpartition('/')[2]}"
 
 
 def free_port() -> int:

@@ -24,6 +24,7 @@ from shared.app import App
 from shared.blobs import Container
 from shared.clock import Clock
 from shared.errors import (
+    BlobConflictError,
     ConfigurationError,
     ConsentRequiredError,
     NotCachedError,
@@ -318,6 +319,26 @@ def test_storage_that_fails_costs_no_answer_and_no_snapshot(place: Place, storag
     place.world.choose("forbidden")
     third = ask(app)
     assert (third.answer, type(third.error)) == (first.answer, UpstreamRefusedError)
+
+
+def test_storage_that_hangs_costs_no_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.app.QUICK", timedelta(seconds=0.3))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/{ACCOUNT}"
+        hanging = f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={address}"
+        app = place.start(AzureWebJobsStorage=hanging, USAGE_STORAGE=place.up)
+        assert [body(ask(app)) for _ in range(2)] == [place.world.document] * 2
+    assert len(place.calls()) == 1
+
+
+def test_storage_that_always_says_412_costs_no_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise BlobConflictError("412")
+
+    monkeypatch.setattr(Container, "write", refuse)
+    app = place.start()
+    assert [body(ask(app)) for _ in range(2)] == [place.world.document] * 2
+    assert len(place.calls()) == 1
 
 
 @pytest.mark.parametrize("storage", ["up", "down", "read_only"])

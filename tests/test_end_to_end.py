@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.message import Message
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import pytest
 from azure.storage.blob import BlobServiceClient
+from httplint import HttpResponseLinter, levels
 
 from dev.azurite import ACCOUNT, ACCOUNT_KEY
 
@@ -78,6 +79,19 @@ class Running:
         return match[1]
 
     def ask(self, method: str = "GET", **headers: str) -> Reply:
+        """A reply, in which REDbot's linter finds nothing to complain of."""
+        reply = self._exchange(method, headers)
+        linter = HttpResponseLinter()
+        linter.is_head_response = method == "HEAD"
+        linter.process_response_topline(b"HTTP/1.1", str(reply.status).encode(), b"")
+        linter.process_headers([(name.encode(), value.encode()) for name, value in reply.headers.items()])
+        linter.feed_content(reply.body)
+        linter.finish_content(complete=True)
+        complaints = [note for note in linter.notes if note.level in {levels.BAD, levels.WARN}]
+        assert [note.summary for note in complaints] == []
+        return reply
+
+    def _exchange(self, method: str, headers: Mapping[str, str]) -> Reply:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(self.url, method=method, headers=sent)  # noqa: S310  # http, ours
         try:

@@ -14,12 +14,15 @@ from typing import Any
 import azure.functions as func
 import pytest
 from azure.functions.timer import TimerRequest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import shared.app
 from dev.azurite import Azurite
 from dev.simulator import Service, Simulator
 from shared.app import App
 from shared.errors import ConfigurationError, UpstreamUnavailableError
+from shared.guids import is_guid
 from tests.conftest import ManualClock, delete_shared_answer, events
 
 ROOT = Path(__file__).parent.parent
@@ -301,3 +304,43 @@ def test_a_run_that_failed_raises(app: Callable[..., SimpleNamespace], simulator
 
 def test_shared_is_loaded_once() -> None:
     assert [name for name in sys.modules if name.startswith("__app__.shared")] == []
+
+
+DIRECTIVES = st.lists(
+    st.one_of(
+        st.sampled_from(["no-cache", "only-if-cached", "no-store", "max-stale", "max-age", "private"]),
+        st.builds("{}={}".format, st.sampled_from(["max-age", "MIN-FRESH", "max-stale"]), st.integers()),
+        st.builds('{}="{}"'.format, st.sampled_from(["max-age", "x"]), st.text(max_size=8)),
+        st.text(max_size=12),
+    ),
+    max_size=4,
+).map(", ".join)
+TAGS = st.one_of(
+    st.text(max_size=30), st.lists(st.sampled_from(['"a,b"', 'W/"x"', "*", "ETAG"])).map(",".join)
+)
+
+
+def test_no_request_header_makes_an_error_or_a_forbidden_fetch(
+    app: Callable[..., SimpleNamespace], simulator: Simulator
+) -> None:
+    started = app(USAGE_CACHE_MIN_REFRESH_SECONDS="1000")
+    etag = started.get().headers["ETag"]
+
+    @given(
+        cache_control=DIRECTIVES,
+        if_none_match=TAGS,
+        correlation_id=st.text(max_size=40) | st.uuids().map(str),
+    )
+    def ask(cache_control: str, if_none_match: str, correlation_id: str) -> None:
+        listed = if_none_match.replace("ETAG", etag)
+        response = started.get(
+            Cache_Control=cache_control, If_None_Match=listed, MS_CorrelationId=correlation_id
+        )
+        assert response.status_code in {200, 304}
+        assert response.headers["Cache-Status"].startswith("usage-summary; hit; ttl=")
+        echoed = response.headers["MS-CorrelationId"]
+        assert str(uuid.UUID(echoed)) == echoed.lower()
+        assert echoed == correlation_id.strip() or not is_guid(correlation_id.strip())
+
+    ask()
+    assert len([each for each in simulator.world.exchanges if each.service is Service.PARTNER_CENTER]) == 1
