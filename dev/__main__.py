@@ -40,6 +40,15 @@ def parser() -> argparse.ArgumentParser:
         "--scenario", default="healthy", help="what the simulated world does; a wrong name lists all"
     )
 
+    simulator = commands.add_parser(
+        "simulator",
+        help="the simulated Partner Center, sign-in and key vault alone",
+        description="Serve the simulated world until Ctrl-C and print the settings of an app in it.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    simulator.add_argument("--port", type=port, default=8443, help="where it answers; 0 takes any free one")
+    simulator.add_argument("--scenario", default="healthy", help="what it does; a wrong name lists all")
+
     test = commands.add_parser(
         "test",
         help="the test suite",
@@ -88,11 +97,19 @@ def main(arguments: Sequence[str]) -> int:
     if rest and options.command != "test":
         root.error("unrecognized arguments: " + " ".join(rest))
     environment.enter(arguments)
+    return work(options, rest)
 
+
+def work(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Run one command, inside .venv; returns the exit code."""
     if options.command == "run":
         from dev.run import run
 
         return run(options.port, options.blob_port, options.simulator_port, options.scenario)
+    if options.command == "simulator":
+        from dev.simulate import simulate
+
+        return simulate(options.port, options.scenario)
     if options.command == "check":
         from dev.check import check
 

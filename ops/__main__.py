@@ -1,9 +1,11 @@
 """The commands for operators: python3 -m ops."""
 
 import argparse
+import io
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -138,6 +140,10 @@ def main(arguments: Sequence[str]) -> int:
     except UsageSummaryError as error:
         report.fail(error)
         return exit_code(error)
+    except Exception as defect:  # noqa: BLE001  # its text and its locals may hold a token
+        frame = traceback.extract_tb(defect.__traceback__)[-1]
+        report.defect(f"{type(defect).__name__} at {Path(frame.filename).name}:{frame.lineno}")
+        return 1
     finally:
         report.end()
         logging.disable(logging.NOTSET)
@@ -180,7 +186,15 @@ def _use_packages() -> None:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without the partner's script
     try:
-        sys.exit(main(sys.argv[1:]))
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    except BrokenPipeError:  # whoever read has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

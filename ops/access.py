@@ -74,7 +74,8 @@ def read_secret(prompt: str) -> str:
     Raises ConfigurationError when it is no text that a token or a key can be.
     """
     try:
-        line = getpass.getpass(f"{prompt}: ") if sys.stdin.isatty() else sys.stdin.readline()
+        is_typed = sys.stdin is not None and sys.stdin.isatty()
+        line = getpass.getpass(f"{prompt}: ") if is_typed else sys.stdin.readline() if sys.stdin else ""
     except UnicodeDecodeError:
         line = "\0"
     if not (line.strip().isascii() and line.strip().isprintable()):

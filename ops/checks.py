@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from azure.core.credentials import AccessToken
 
 # Source: learn.microsoft.com/entra/identity/role-based-access-control/permissions-reference, "Template ID".
+_NO_ROLE = "900308"
 _EVERYBODYS_ROLE = "b79fbf4d-3ef9-4689-8143-76b194e85509"
 _ROLES = {
     "62e90394-69f5-4237-9190-012177145e10": "Global Administrator",
@@ -56,6 +57,9 @@ class OneToken:
     def forget(self, refused: str, *, consent: bool, older_than: timedelta = timedelta()) -> None:
         """There is no other."""
 
+    def write_back(self) -> None:
+        """Nothing is due."""
+
 
 def usage_summary(settings: PartnerCenterSettings, tokens: Tokens, *, validate_mfa: bool = False) -> Fetched:
     """What Partner Center says to a token. Raises what the client raises."""
@@ -73,6 +77,16 @@ def claims_of(access_token: str) -> Mapping[str, Any]:
     return claims
 
 
+def texts(claim: object) -> list[str]:
+    """A claim that is a list of texts; any other is none."""
+    return [each for each in claim if isinstance(each, str)] if isinstance(claim, list) else []
+
+
+def has_mfa(claims: Mapping[str, Any]) -> bool | None:
+    """Whether an access token says that it comes of a sign-in with MFA; None where it does not say."""
+    return "mfa" in texts(claims["amr"]) if isinstance(claims.get("amr"), list) else None
+
+
 def check(settings: PartnerCenterSettings, tokens: Tokens, report: Report) -> tuple[str, dict[str, str]]:
     """Try a consent at Partner Center, report who gave it and what it is good for; refresh token and tags.
 
@@ -81,8 +95,7 @@ def check(settings: PartnerCenterSettings, tokens: Tokens, report: Report) -> tu
     claims = claims_of(tokens.access_token)
     report.add("user", "Signed in", tokens.id_claims.get("preferred_username") or claims.get("upn"))
     report.add("tenantId", "Tenant", tokens.id_claims.get("tid") or claims.get("tid"))
-    mfa = "mfa" in claims["amr"] if "amr" in claims else None
-    missing: list[str] = []
+    mfa, missing = has_mfa(claims), list[str]()
     try:
         fetched = usage_summary(settings, tokens, validate_mfa=True)
         mfa = mfa if fetched.is_mfa_compliant is None else fetched.is_mfa_compliant
@@ -90,13 +103,13 @@ def check(settings: PartnerCenterSettings, tokens: Tokens, report: Report) -> tu
         mfa = False
         raise
     except UpstreamRefusedError as error:
-        missing = ["Admin agent"] if error.reply and error.reply.status == 403 else []  # noqa: PLR2004  # HTTP's
+        missing = ["Admin agent"] if error.hint == hint(_NO_ROLE) else []
         raise
     finally:
         report.add("mfa", "With MFA", mfa)
         report.add("rolesMissing", "Roles missing", [*missing])
-        ids = [each for each in claims.get("wids", []) if each != _EVERYBODYS_ROLE]
-        report.add("rolesNotNeeded", "Roles not needed", [_ROLES.get(each, str(each)) for each in ids])
+        spare = [_ROLES.get(each, each) for each in texts(claims.get("wids")) if each != _EVERYBODYS_ROLE]
+        report.add("rolesNotNeeded", "Roles not needed", [*spare])
         scopes = str(claims.get("scp", "")).split()
         spare = [each for each in scopes if each != "user_impersonation"]
         report.add("permissionsNotNeeded", "Permissions not needed", [*spare])

@@ -1,5 +1,7 @@
 """A person signs in with MFA, in a browser; what comes of it is tried, then stored."""
 
+import os
+import sys
 import webbrowser
 from datetime import timedelta
 
@@ -32,7 +34,7 @@ def consent(report: Report, *, port: int, browser: bool) -> None:
         )
         report.say(_instructions(url, port, browser=browser))
         if browser:
-            webbrowser.open(url)
+            _open(url)
         answer = redirect.wait(_TIME_TO_SIGN_IN, paste=not browser)
     try:
         if "error" in answer:
@@ -46,6 +48,18 @@ def consent(report: Report, *, port: int, browser: bool) -> None:
         report.say("Nothing has been stored.")
         raise
     report.say("A running app uses it within a minute, without a restart.")
+
+
+def _open(url: str) -> None:
+    """Open a browser, whose own words go to standard error: standard output is for one JSON object."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        webbrowser.open(url)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _instructions(url: str, port: int, *, browser: bool) -> str:

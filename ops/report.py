@@ -27,7 +27,7 @@ class Report:
             value = value.isoformat(timespec="seconds").replace("+00:00", "Z")
         self._facts[name] = value
         if not self._as_json:
-            text = _words(value) if said is None else said
+            text = _words(value if said is None else said)
             if text:
                 print(f"{label:<{_WIDTH}}{text}", flush=True)
 
@@ -48,9 +48,15 @@ class Report:
         if not self._as_json:
             print(f"{code}: {error.message.replace('; ', '\n  ')}", file=sys.stderr)
             if reply and reply.request_id:
-                print(f"Partner Center's request id: {reply.request_id}", file=sys.stderr)
+                print(f"Partner Center's request id: {_words(str(reply.request_id))}", file=sys.stderr)
             if error.hint:
-                print(error.hint, file=sys.stderr)
+                print(_words(error.hint), file=sys.stderr)
+
+    def defect(self, where: str) -> None:
+        """A failure that nobody foresaw."""
+        self._facts |= {"error": "defect", "message": where}
+        if not self._as_json:
+            print(f"defect: {where}; please report it", file=sys.stderr)
 
     def end(self) -> None:
         """Print the JSON, if that is wanted."""
@@ -74,7 +80,7 @@ def _words(value: Fact) -> str:
             return "yes" if value else "no"
         case list():
             return ", ".join(map(_words, value))
-        case str():
-            return value
+        case str():  # which may come of others, and command a terminal
+            return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in value)
         case _:
             return simplejson.dumps(value, ensure_ascii=False)

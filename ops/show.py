@@ -1,13 +1,13 @@
 """The usage summary for a person: from the deployed app, or from Partner Center directly."""
 
 import json
+import re
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlsplit
-
-import requests
 
 from ops.access import (
     PATIENCE,
@@ -21,10 +21,10 @@ from ops.checks import usage_summary
 from ops.report import Report
 from shared.deadlines import CONNECT_TIMEOUT, session_for
 from shared.entra import Entra
-from shared.errors import ConfigurationError, UpstreamRefusedError, UpstreamReply
+from shared.errors import ConfigurationError, UpstreamInvalidError, UpstreamRefusedError, UpstreamReply
 from shared.http import PROBLEMS
 from shared.settings import GivenRefreshToken, is_on_this_machine
-from shared.usage_summary import Json, dump, read_usage_summary
+from shared.usage_summary import SIZE_LIMIT, Json, dump, read_usage_summary
 
 KEY = "USAGE_SUMMARY_KEY"
 """The environment variable with the function's key."""
@@ -32,6 +32,12 @@ KEY = "USAGE_SUMMARY_KEY"
 _PATH = "/v1/usagesummary"
 _TIME_ALLOWED = timedelta(seconds=70)  # the app answers within a minute and a few seconds
 _DAY = timedelta(days=1)
+
+
+class _Reply(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Period(NamedTuple):
@@ -97,7 +103,11 @@ def money(members: dict[str, Json]) -> str:
         members.get("currencyCode"),
         members.get("currencyLocale"),
     )
-    unit = str(code) if code else f"in the currency of {culture}" if culture else "(no currency given)"
+    unit = "(no currency given)"
+    if isinstance(code, str) and code:
+        unit = code
+    elif isinstance(culture, str) and culture:
+        unit = f"in the currency of {culture}"
     return f"{dump(cost).decode()} {unit}"
 
 
@@ -151,51 +161,57 @@ def _of_app(url: str, report: Report) -> bytes | None:
         values.get("REQUESTS_CA_BUNDLE") or values.get("SSL_CERT_FILE"),
     )
     response = _get(url, key, ca_bundle)
-    if response.status_code == HTTPStatus.UNAUTHORIZED and not key:
+    if response.status == HTTPStatus.UNAUTHORIZED and not key:
         key = read_secret("The function's key")
         response = _get(url, key, ca_bundle) if key else response
-    if response.status_code == HTTPStatus.UNAUTHORIZED:
+    if response.status == HTTPStatus.UNAUTHORIZED:
         raise ConfigurationError(
             "the app wants another function key" if key else "the app wants its function key",
             hint=f"Set {KEY}, or pipe the key into this command; the portal shows it under App keys.",
         )
-    if response.status_code == HTTPStatus.OK:
+    if response.status == HTTPStatus.OK:
         report.add("app", "From", url)
         age = response.headers.get("Age", "")
-        if age.isascii() and age.isdigit():
+        if re.fullmatch(r"[0-9]{1,10}", age):
             report.add("ageInSeconds", "Asked", int(age), said=f"{int(age) // 60} minutes ago")
         report.add("cacheStatus", "Cache-Status", response.headers.get("Cache-Status"))
-        return response.content
+        return response.body
     _raise_problem(response)
     return None
 
 
-def _get(url: str, key: str, ca_bundle: str | None) -> requests.Response:
+def _get(url: str, key: str, ca_bundle: str | None) -> _Reply:
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError("the function's key has characters that no key has")
     headers = {"Accept": "application/json", "MS-CorrelationId": str(uuid.uuid4())}
     if key:
         headers["x-functions-key"] = key
     with session_for(_TIME_ALLOWED, ca_bundle) as session:
-        return session.get(url, headers=headers, allow_redirects=False, timeout=(CONNECT_TIMEOUT, None))
+        timeout = (CONNECT_TIMEOUT, None)
+        response = session.get(url, headers=headers, allow_redirects=False, stream=True, timeout=timeout)
+        body = b""
+        for chunk in response.iter_content(SIZE_LIMIT):
+            body += chunk
+            if len(body) > SIZE_LIMIT:
+                raise UpstreamInvalidError("the answer is larger than 1 MiB")
+        return _Reply(response.status_code, response.headers, body)
 
 
-def _raise_problem(response: requests.Response) -> None:
+def _raise_problem(response: _Reply) -> None:
     """Raise the error that a problem of the app stands for; no usage data is none."""
     try:
-        problem = json.loads(response.content)
-    except ValueError:
-        problem = {}
-    code = problem.get("code") if isinstance(problem, dict) else None
+        problem = json.loads(response.body)
+    except (ValueError, RecursionError):
+        problem = None
+    problem = problem if isinstance(problem, dict) else {}
+    code = str(problem.get("code"))
     if code == "no-usage-data":
         return
     kinds = {each.code: kind for kind, each in PROBLEMS.items()}
-    kind = kinds.get(str(code), UpstreamRefusedError)
-    said = f"the app answered {response.status_code}" + (f" {code}" if code in kinds else "")
+    kind = kinds.get(code, UpstreamRefusedError)
+    said = f"the app answered {response.status}" + (f" {code}" if code in kinds else "")
     detail = (
         problem.get("detail") if code in kinds else "Check --url: nothing there answers as this app does."
     )
-    reply = (
-        UpstreamReply(response.status_code, request_id=problem.get("requestId")) if code in kinds else None
-    )
+    reply = UpstreamReply(response.status, request_id=problem.get("requestId")) if code in kinds else None
     raise kind(said, hint=None if detail is None else str(detail), reply=reply)

@@ -9,7 +9,7 @@ from ops.access import (
     vault_of,
     with_client_secret,
 )
-from ops.checks import check, claims_of, store
+from ops.checks import check, claims_of, has_mfa, store
 from ops.report import Report
 from shared.consent import WRITE_BACK_AGE
 from shared.deadlines import session_for
@@ -65,8 +65,9 @@ def rotate(report: Report) -> None:
     report.add("secret", "Refresh token", address)
     claims = claims_of(tokens.access_token)
     tags = {**token.tags, "source": "rotate"}
-    if "amr" in claims:
-        tags["mfa"] = str("mfa" in claims["amr"]).lower()
+    mfa = has_mfa(claims)
+    if mfa is not None:
+        tags["mfa"] = str(mfa).lower()
     store(settings, vault, tokens.refresh_token, tags, report)
     report.add("mfa", "With MFA", _MFA.get(tags.get("mfa", "")))
 

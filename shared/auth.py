@@ -30,6 +30,7 @@ _EXPIRY_MARGIN = timedelta(
 _LAST_MARGIN = timedelta(
     minutes=1
 )  # and used until so long before, while renewing fails: none dies on its way
+_LEAST_TIME = timedelta(seconds=1)
 _RETRY = timedelta(seconds=30)  # between renewals that fail; azure-identity's number
 _OPERATORS_RETRY = timedelta(minutes=1)
 
@@ -96,6 +97,10 @@ class AppUserCredential:
                 if consent:
                     self._consent.forget()
 
+    def write_back(self) -> None:
+        """Store the newest refresh token if that is due: after callers have their answer, it can wait."""
+        self._consent.write_back()
+
     def _current(self, scopes: tuple[str, ...], time_allowed: timedelta) -> _Token:
         token, now = self._token, self._clock.now()
         if token is not None and now < token.renew_at:
@@ -110,42 +115,48 @@ class AppUserCredential:
         good = token if token is not None and now < token.expires_on - _LAST_MARGIN else None
         if is_mine:
             return self._renew(flight, good, scopes, min(time_allowed, REDEMPTION_TIME))
+        if good is not None:
+            return good
+        began = self._clock.monotonic()
         try:
-            return good or flight.result(time_allowed.total_seconds())
+            return flight.result(time_allowed.total_seconds())
         except TimeoutError:
             raise UpstreamTimeoutError("the sign-in did not end in time") from None
+        except UpstreamTimeoutError:  # whoever asked had less time
+            left = time_allowed - timedelta(seconds=self._clock.monotonic() - began)
+            if left < _LEAST_TIME:
+                raise
+        return self._current(scopes, left)
 
     def _renew(
         self, flight: Future[_Token], good: _Token | None, scopes: tuple[str, ...], time_allowed: timedelta
     ) -> _Token:
         """A new token or, while renewing fails, the one that is still good; for all who wait."""
+        token: _Token | None = None
+        failure: BaseException | None = None
         try:
             token = self._redeemed(scopes, time_allowed)
         except UsageSummaryError as error:
-            if good is None or self._token is not good:  # or it has been refused meanwhile
-                self._land(flight, None, error)
-                raise
-            token = self._kept(good, error)
-        except BaseException as defect:
-            self._land(flight, None, defect)
-            raise
-        self._land(flight, token)
-        self._consent.write_back()
-        return token
-
-    def _land(self, flight: Future[_Token], token: _Token | None, error: BaseException | None = None) -> None:
+            failure = error
+            token = None if good is None else self._kept(good, error)
+        except BaseException as error:  # noqa: BLE001  # raised below
+            failure = error
         with self._lock:
-            self._token, self._flight = token, None
+            self._flight = None
+            if failure is not None and self._token is not good:  # it has been refused meanwhile
+                token = None
+            self._token = token
         if token is None:
-            flight.set_exception(error)
+            flight.set_exception(failure)
         else:
             flight.set_result(token)
+        return flight.result()
 
     def _redeemed(self, scopes: tuple[str, ...], time_allowed: timedelta) -> _Token:
         asked = self._clock.now()
         tokens = self._consent.redeem(scopes, time_allowed)
-        life = tokens.expires_in
-        renew_in = min(tokens.refresh_in or life, life - _EXPIRY_MARGIN)
+        life, soonest = tokens.expires_in, min(tokens.expires_in / 2, _EXPIRY_MARGIN)
+        renew_in = max(min(tokens.refresh_in or life, life - _EXPIRY_MARGIN), soonest)
         return _Token(tokens.access_token, asked, asked + renew_in, asked + life)
 
     def _kept(self, good: _Token, error: UsageSummaryError) -> _Token:

@@ -77,6 +77,9 @@ class Credential(Protocol):
     def forget(self, refused: str, *, consent: bool, older_than: timedelta = ...) -> None:
         """Give another token next, if there is one; with `consent`, of what a person has consented anew."""
 
+    def write_back(self) -> None:
+        """Do what can wait until callers have their answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Response:
@@ -148,6 +151,10 @@ class PartnerCenterClient:
             # MS-RequestId makes a call idempotent: the same after a time-out, a new one after any response.
             request_id = request_id if response is None else str(uuid.uuid4())
             self._clock.sleep(wait)
+
+    def settle(self) -> None:
+        """Do what can wait until callers have their answer: write the refresh token back if that is due."""
+        self._credential.write_back()
 
     def _left(self, ends: float) -> timedelta:
         return min(ATTEMPT_TIME, timedelta(seconds=max(ends - self._clock.monotonic(), 0.1)))

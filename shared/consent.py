@@ -2,7 +2,8 @@
 
 Each redemption gives a new refresh token, good for 90 days. The newest is kept in memory, and written back
 when the stored one is a day old. The vault leads: a version that somebody else wrote, an operator after a new
-sign-in or another instance, replaces what is in memory. So an old consent never overwrites a new one.
+sign-in or another instance, replaces what is in memory. So an old consent does not overwrite a new one, but
+in the instant between reading and writing: Key Vault has no conditional write.
 """
 
 import logging
@@ -64,7 +65,10 @@ class Consent:
                     return self._redeem(session, self._read(session), scopes)
                 try:
                     return self._redeem(session, kept.value, scopes)
-                except ConsentRequiredError:
+                except ConsentRequiredError as error:
+                    log_event(
+                        _log, logging.WARNING, "refresh_token.refused", message=error.message, hint=error.hint
+                    )
                     stored = self._read(session)
                     self._newest = None
                     if stored == kept.value:

@@ -18,6 +18,7 @@ from urllib3 import PoolManager
 from urllib3.connectionpool import HTTPConnectionPool
 
 from shared.errors import UpstreamTimeoutError, UpstreamUnavailableError, UsageSummaryError
+from shared.hints import hint
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -40,8 +41,9 @@ def translated(who: str) -> Iterator[None]:
     except (UsageSummaryError, requests.RequestException):
         raise
     except Exception as error:  # noqa: BLE001  # see above
-        kind = " ".join(map(str, filter(None, (type(error).__name__, getattr(error, "status_code", None)))))
-        raise UpstreamUnavailableError(f"{who} failed or makes no sense ({kind})") from None
+        name = type(error).__name__
+        kind = " ".join(map(str, filter(None, (name, getattr(error, "status_code", None)))))
+        raise UpstreamUnavailableError(f"{who} failed or makes no sense ({kind})", hint=hint(name)) from None
 
 
 @contextmanager

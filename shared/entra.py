@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import msal
     import requests
 
+_LONGEST_LIFE = 24 * 60 * 60  # seconds; Entra's longest is 28 hours, for others than this app
 _CONSENT_ERRORS = {"invalid_grant", "interaction_required", "consent_required", "login_required"}
 _PASSING_ERRORS = {"temporarily_unavailable", "server_error"}
 
@@ -94,7 +95,7 @@ class Entra:
             return Tokens(
                 _text(result["access_token"]),
                 None if newer is None else _text(newer),
-                timedelta(seconds=int(result["expires_in"])),
+                timedelta(seconds=min(max(int(result["expires_in"]), 0), _LONGEST_LIFE)),
                 # MSAL has made an instant of it, by the machine's clock
                 None if refresh_on is None else timedelta(seconds=int(refresh_on) - time.time()),
                 result.get("id_token_claims") or {},
@@ -195,9 +196,9 @@ def _codes(answer: object) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """A token, checked to be one. Raises ValueError."""
-    if not isinstance(value, str) or not value:
-        raise ValueError("no text")
+    """A token, checked to be visible ASCII, as a header takes it. Raises ValueError."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ValueError("no token")
     return value
 
 

@@ -39,11 +39,11 @@ _ENTRA = {
         "Check PARTNER_CENTER_CLIENT_ID and PARTNER_CENTER_TENANT_ID, "
         f"then {_ANEW}, since the stored token is damaged or another app's."
     ),
-    "50089, 54005": "Run python3 -m ops consent once more and sign in without a pause, in one window.",
+    "50058, 50089, 54005": "Run python3 -m ops consent once more and sign in without a pause, in one window.",
     "700020, invalid_grant, interaction_required, login_required": (
         "Run python3 -m ops consent, since the stored refresh token is no longer accepted."
     ),
-    "50097, 50131, 53000, 53001, 53003, 530032": _EXEMPT,
+    "50097, 50131, 53000, 53001, 53003, 53011, 530032": _EXEMPT,
     "50105": "Assign the service account to the app under Enterprise applications > Users and groups.",
     "65001, 90094, 90095, consent_required": (
         "Grant admin consent for the app's permission user_impersonation of Microsoft Partner Center, "
@@ -61,8 +61,8 @@ _ENTRA = {
     "700011, 700016, unauthorized_client": (
         "Check PARTNER_CENTER_CLIENT_ID and PARTNER_CENTER_TENANT_ID, since the tenant does not know the app."
     ),
-    "70001, 7000112": "Enable the app for sign-in under Enterprise applications > Properties.",
-    "50011, 500113, 70004, 700025, 700084, 900971": (
+    "70001, 7000112, 7000229": "Enable the app for sign-in under Enterprise applications > Properties.",
+    "50011, 500112, 500113, 70004, 700025, 700084, 900971, 9002327": (
         "Register http://localhost:8400 as a redirect URI of the platform Web, "
         f"not single-page or mobile, then {_ANEW}."
     ),
@@ -88,7 +88,7 @@ _ENTRA = {
         "and renew it if it has expired."
     ),
     "70002, 7000215": (
-        "Set PARTNER_CENTER_CLIENT_SECRET to the client secret's value, not to its id, or create a new one."
+        "Use the client secret's value, not its id, in PARTNER_CENTER_CLIENT_SECRET, or create a new one."
     ),
     "7000222": "Replace the expired client secret, and set PARTNER_CENTER_CLIENT_SECRET to the new value.",
     "7000218": (
@@ -96,7 +96,7 @@ _ENTRA = {
         "and PARTNER_CENTER_CLIENT_MANAGED_IDENTITY."
     ),
     "invalid_client": "Check the app's secret, certificate or federated credential, which Entra refuses.",
-    "50057": f"Enable the service account in Entra, then {_ANEW}.",
+    "50057, 500341": f"Enable the service account in Entra, then {_ANEW}.",
     "50053": "Unlock the service account, or sign in from another address if its sign-in log says so.",
     "50055, 50142, 50144": f"Give the service account a new password, then {_ANEW} and sign in with it.",
     "50056, 50126": "Run python3 -m ops consent once more with the right user name and password.",
@@ -152,12 +152,21 @@ _KEY_VAULT = {
     ),
     "SecretNotFound": "Run python3 -m ops consent, so that a first consent is stored.",
     "SecretDisabled": f"Enable the secret's newest version in the vault, or {_ANEW} to store another.",
+    "ObjectIsBeingRecovered, ObjectIsBeingDeleted": "Wait a minute until the vault is done, then try again.",
     "ObjectIsDeletedButRecoverable": f"Recover the deleted secret in the vault, then {_ANEW}.",
+}
+
+# The SDK's words when the platform gives no token of a managed identity.
+_IDENTITY = {
+    "ClientAuthenticationError, CredentialUnavailableError": (
+        "Check that the app has a managed identity, and that AZURE_CLIENT_ID and "
+        "PARTNER_CENTER_CLIENT_MANAGED_IDENTITY, where set, are client ids of its own."
+    ),
 }
 
 _ROWS = [
     (f"AADSTS{code}" if table is _ENTRA and code.isdigit() else code, sentence)
-    for table in (_ENTRA, _PARTNER_CENTER, _KEY_VAULT)
+    for table in (_ENTRA, _PARTNER_CENTER, _KEY_VAULT, _IDENTITY)
     for codes, sentence in table.items()
     for code in codes.split(", ")
 ]

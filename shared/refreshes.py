@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
-from functools import cached_property
 from pathlib import Path
 from random import uniform
 from typing import TYPE_CHECKING
@@ -95,6 +94,7 @@ class Refreshes:
         self._flight: Flight | None = None
         self._fleet = fleet
         self._open_client = open_client
+        self._opened: PartnerCenterClient | None = None
         self._policy = policy
         self._clock = clock
         self._lock = threading.Lock()
@@ -148,10 +148,12 @@ class Refreshes:
                 frame = traceback.extract_tb(error.__traceback__)[-1]
                 where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
                 outcome = self._give_up(UpstreamUnavailableError(f"a defect: {where}"), None)
-        with self._lock:
-            if self._flight is flight:  # else it was overdue, and another has begun
-                self._flight = None
-        flight.outcome.set_result(outcome)
+            with self._lock:
+                if self._flight is flight:  # else it was overdue, and another has begun
+                    self._flight = None
+            flight.outcome.set_result(outcome)
+            if outcome.source is Source.FETCHED and self._opened is not None:
+                self._opened.settle()
 
     def _refresh(self, flight: Flight) -> Outcome:
         """Adopt the shared answer if that is enough, else fetch under the claim, or without storage."""
@@ -209,16 +211,13 @@ class Refreshes:
                 self.held = newer
         return shared
 
-    @cached_property
-    def _client(self) -> "PartnerCenterClient":
-        return self._open_client()
-
     def _fetch(self, flight: Flight, claim: Shared | None) -> Outcome:
         """Ask Partner Center, hold what it says and share it, as far as storage takes part."""
         began = self._clock.monotonic()
         left = _ASKING_TIME - timedelta(seconds=began - (claim.read if claim else flight.began))
         try:
-            fetched = self._client.get_usage_summary(flight.correlation_id, left)
+            self._opened = self._opened or self._open_client()
+            fetched = self._opened.get_usage_summary(flight.correlation_id, left)
         except UsageSummaryError as error:
             return self._give_up(error, claim)
         now = self._clock.monotonic()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 REFRESH_TOKEN_LIFE = timedelta(days=90)
 """From its issue, unless it is revoked."""
 
+_EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)  # no refresh token of the v2.0 endpoint is older
 _CONTENT_TYPE = "OAuth 2.0 refresh token"
 _REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT)
 
@@ -60,7 +61,7 @@ class Vault:
         self._identity = identity
 
     def read(self, session: "requests.Session") -> StoredToken:
-        """The newest version. Raises ConsentRequiredError when there is none."""
+        """The newest version. Raises ConsentRequiredError when there is none, or it is disabled."""
         from azure.core.exceptions import ResourceNotFoundError
 
         with self._client(session) as client:
@@ -124,13 +125,7 @@ class Vault:
             try:
                 yield client
             except HttpResponseError as error:
-                if error.status_code not in _REFUSALS:
-                    raise
-                reason = _reason(error)
-                raise ConfigurationError(
-                    f"the vault or the identity refuses access ({error.status_code} {reason})",
-                    hint=hint(reason, "ForbiddenByRbac"),
-                ) from None
+                raise _refusal(error) from None
 
 
 def _stored(secret: "KeyVaultSecret") -> StoredToken:
@@ -139,13 +134,21 @@ def _stored(secret: "KeyVaultSecret") -> StoredToken:
         raise ValueError("no version of a secret")
     tags = properties.tags or {}
     issued_at = updated = properties.updated_on.astimezone(UTC)
-    with suppress(ValueError):  # stored by other means, without the tag
-        issued_at = min(datetime.fromisoformat(tags.get("issued_at", "")).astimezone(UTC), updated)
+    with suppress(ValueError, TypeError):  # stored by other means, without the tag
+        tagged = datetime.fromisoformat(tags.get("issued_at", ""))
+        issued_at = tagged if _EARLIEST < tagged < updated else updated
     return StoredToken(secret.value, properties.version, issued_at, tags)
 
 
-def _reason(error: "HttpResponseError") -> str:
-    """Key Vault's word for why it refuses, such as ForbiddenByRbac."""
-    inner = getattr(error.error, "innererror", None) or {}
-    code = str(inner.get("code") if isinstance(inner, dict) else None)
-    return code if code.isascii() and code.isalnum() else "(unreadable)"
+def _refusal(error: "HttpResponseError") -> Exception:
+    """What an error of the vault or the identity means; the error itself where it is no refusal."""
+    status, inner = error.status_code, getattr(error.error, "innererror", None)
+    code = inner.get("code") if isinstance(inner, dict) else None
+    reason = code if isinstance(code, str) and code.isascii() and code.isalnum() else None
+    said = f"({status} {reason})" if reason else f"({status})"
+    if reason == "SecretDisabled":
+        return ConsentRequiredError(f"the stored consent is disabled {said}", hint=hint(reason))
+    if status not in _REFUSALS:
+        return error
+    fallback = "ForbiddenByRbac" if status == HTTPStatus.FORBIDDEN else None
+    return ConfigurationError(f"the vault or the identity refuses access {said}", hint=hint(reason, fallback))

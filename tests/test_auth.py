@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 
 from dev.simulator import Delivery, Fault, Refusal, Service, Simulator, World
-from dev.simulator.world import DOCUMENT, PARTNER_CENTER, SECRET_NAME, TOKEN_EXCHANGE
+from dev.simulator.world import DOCUMENT, PARTNER_CENTER, SECRET_NAME
 from shared.auth import AppUserCredential
 from shared.client import PartnerCenterClient
 from shared.clock import Clock
@@ -38,6 +38,7 @@ from shared.settings import (
     ClientSecret,
     GivenRefreshToken,
     Settings,
+    read_settings,
 )
 from tests.conftest import ManualClock, events
 
@@ -191,6 +192,43 @@ def test_a_waiter_s_time_out_harms_nobody(credential: AppUserCredential, world: 
             credential.get_token(SCOPE, time_allowed=timedelta(seconds=0.05))
         assert threads.submit(credential.get_token, SCOPE).result() == patient.result()
     assert crossed(world) == SIGN_IN
+
+
+def test_a_waiter_who_has_more_time_than_who_asked_asks_itself(
+    credential: AppUserCredential, world: World
+) -> None:
+    world.delay = 0.6
+    world.faults[ENTRA] = Fault(ENTRA, delivery=Delivery.LATE, method="POST", times=1)
+    with ThreadPoolExecutor(1) as thread:
+        hasty = thread.submit(credential.get_token, SCOPE, time_allowed=timedelta(seconds=0.3))
+        while not any(each.service is ENTRA for each in world.exchanges):
+            threading.Event().wait(0.01)
+        assert credential.get_token(SCOPE).token
+        assert isinstance(hasty.exception(), UpstreamTimeoutError)
+
+
+@pytest.mark.parametrize(
+    ("answer", "life"), [({"expires_in": 0}, 0), ({"expires_in": -5}, 0), ({"expires_in": 10**12}, 86400)]
+)
+def test_an_absurd_life_of_a_token_is_none_and_no_defect(
+    credential: AppUserCredential,
+    world: World,
+    manual_clock: ManualClock,
+    answer: dict[str, int],
+    life: int,
+) -> None:
+    world.faults[ENTRA] = Fault(ENTRA, 200, constant(GOOD | answer), method="POST")
+    assert credential.get_token(SCOPE).expires_on == manual_clock.instant.timestamp() + life
+
+
+@pytest.mark.parametrize("refresh_in", [0, -5, 10**9])
+def test_an_absurd_time_of_renewal_causes_no_storm(
+    credential: AppUserCredential, world: World, refresh_in: int
+) -> None:
+    world.faults[ENTRA] = Fault(ENTRA, 200, constant(GOOD | {"refresh_in": refresh_in}), method="POST")
+    for _ in range(5):
+        credential.get_token(SCOPE)
+    assert len([each for each in crossed(world) if each[:2] == ("entra", "POST")]) == 1
 
 
 def test_a_token_is_renewed_when_entra_says(
@@ -360,7 +398,10 @@ def test_what_the_authority_does_not_know_is_refused(
 
 
 GOOD = {"token_type": "Bearer", "expires_in": 3600, "access_token": "at", "refresh_token": "rt"}
-WRONG: dict[str, list[object]] = {"access_token": [None, "", ["at"]], "expires_in": [None, "soon", 10**20]}
+WRONG: dict[str, list[object]] = {
+    "access_token": [None, "", ["at"], "a\r\nX: b", "ключ"],
+    "expires_in": [None, "soon"],
+}
 NO_OBJECTS: list[object] = [b"<html>", b"", b"\xff\xfe", [], "text", None]
 NO_ANSWERS: list[object] = [*NO_OBJECTS, {}, {"authorization_endpoint": 1, "token_endpoint": 2}]
 NONSENSE: list[tuple[Service, str, int, object]] = [
@@ -431,10 +472,21 @@ def pfx(*, key: bool = True, password: bytes | None = None) -> tuple[bytes, str]
     return file, certificate.public_bytes(Encoding.PEM).decode()
 
 
+AUDIENCES = {"global": "api://AzureADTokenExchange", "usgov": "api://AzureADTokenExchangeUSGov"}
+
+
+@pytest.mark.parametrize("cloud", ["global", "usgov"])
 @pytest.mark.parametrize("way", ["secret", "certificate", "managed identity"])
 def test_each_way_of_authentication_leads_to_the_document(
-    settings: Settings, world: World, manual_clock: ManualClock, tmp_path: Path, way: str
+    environ: dict[str, str],
+    world: World,
+    manual_clock: ManualClock,
+    tmp_path: Path,
+    way: str,
+    cloud: str,
 ) -> None:
+    settings = read_settings(environ | {"PARTNER_CENTER_CLOUD": cloud})
+    world.token_exchange_audience = AUDIENCES[cloud]
     file, world.certificate = pfx()
     (tmp_path / "client.pfx").write_bytes(file)
     ways: dict[str, ClientAuthentication] = {
@@ -451,7 +503,7 @@ def test_each_way_of_authentication_leads_to_the_document(
     assert ("client_secret" in form, "client_assertion" in form) == (way == "secret", way != "secret")
     if way == "managed identity":
         assert world.canary not in str(asdict(settings))
-        assert world.claims(form["client_assertion"])["aud"] == TOKEN_EXCHANGE
+        assert world.claims(form["client_assertion"])["aud"] == AUDIENCES[cloud]
     assert world.complaints == []
 
 

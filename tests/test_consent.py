@@ -1,4 +1,6 @@
+import asyncio
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -6,11 +8,14 @@ from itertools import pairwise
 
 import pytest
 
-from dev.simulator import Fault, Service, Simulator, World
+from dev.simulator import Delivery, Fault, Service, Simulator, World
 from dev.simulator.world import PARTNER_CENTER, SECRET_NAME
+from shared.app import App
 from shared.auth import AppUserCredential
+from shared.clock import Clock
 from shared.consent import Consent
 from shared.errors import ConfigurationError, ConsentRequiredError, UpstreamUnavailableError
+from shared.freshness import NO_DIRECTIVES
 from shared.settings import GivenRefreshToken, Settings
 from tests.conftest import ManualClock, events
 
@@ -33,6 +38,13 @@ def world(simulator: Simulator, manual_clock: ManualClock) -> World:
 @pytest.fixture
 def instance(settings: Settings, manual_clock: ManualClock) -> Callable[[], AppUserCredential]:
     return lambda: AppUserCredential(settings, manual_clock.clock())
+
+
+def sign_in(credential: AppUserCredential) -> str:
+    """A token, and what can wait until a caller has it."""
+    token = credential.get_token(SCOPE).token
+    credential.write_back()
+    return token
 
 
 def versions(world: World) -> list[datetime]:
@@ -73,7 +85,7 @@ def test_three_instances_live_for_400_days_on_at_most_one_version_a_day(
         for number in range(3):
             if not is_down and chance.random() < step / (8 * HOUR):
                 fleet[number] = instance()
-            assert fleet[number].get_token(SCOPE).token
+            assert sign_in(fleet[number])
         oldest = max(oldest, oldest_redeemed(world))
         manual_clock.instant += step
 
@@ -92,7 +104,7 @@ def test_without_writing_back_signing_in_dies_on_day_90(
 ) -> None:
     monkeypatch.setattr(Consent, "write_back", lambda _: None)
     for _ in range(90):
-        assert instance().get_token(SCOPE).token
+        assert sign_in(instance())
         manual_clock.instant += DAY
     with pytest.raises(ConsentRequiredError) as raised:
         instance().get_token(SCOPE)
@@ -112,11 +124,11 @@ def test_what_is_written_back_tells_its_age_and_its_end(
     caplog.set_level("INFO")
     credential = instance()
     for _ in range(24):
-        credential.get_token(SCOPE)
+        sign_in(credential)
         manual_clock.instant += HOUR
     assert len(versions(world)) == 1
     redeemed = manual_clock.instant
-    credential.get_token(SCOPE)
+    sign_in(credential)
     former, newest = world.secrets[SECRET_NAME]
     assert newest.value == list(world.refresh_tokens)[-1]
     assert newest.content_type == "OAuth 2.0 refresh token"
@@ -127,13 +139,23 @@ def test_what_is_written_back_tells_its_age_and_its_end(
     assert (line["version"], line["ageInDays"]) == (newest.version, 1.0)
 
 
-@pytest.mark.parametrize("tag", ["", "yesterday", "2026-11-21", "2126-01-01T00:00:00+00:00"])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "",
+        "yesterday",
+        "2026-11-21",
+        "2126-01-01T00:00:00+00:00",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+    ],
+)
 def test_a_stored_token_without_a_sound_tag_is_as_old_as_its_version(
     instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock, tag: str
 ) -> None:
     world.secrets[SECRET_NAME][-1].tags = {"issued_at": tag} if tag else {}
     manual_clock.instant += DAY
-    instance().get_token(SCOPE)
+    sign_in(instance())
     assert len(versions(world)) == 2
 
 
@@ -148,11 +170,11 @@ def test_a_failed_write_back_is_a_warning_with_the_age_and_is_tried_again(
     status: int,
 ) -> None:
     credential = instance()
-    credential.get_token(SCOPE)
+    sign_in(credential)
     world.faults[VAULT] = Fault(VAULT, status, method=method)
     for _ in range(2):
         manual_clock.instant += 36 * HOUR
-        assert credential.get_token(SCOPE).token
+        assert sign_in(credential)
     lines = events(caplog, "refresh_token.not_written_back")
     assert [line["ageInDays"] for line in lines] == [1.5, 3.0]
     assert {line["error"] for line in lines} == {
@@ -161,7 +183,7 @@ def test_a_failed_write_back_is_a_warning_with_the_age_and_is_tried_again(
     assert ("hint" in lines[0]) == (status == 403)
     world.faults.clear()
     manual_clock.instant += HOUR
-    credential.get_token(SCOPE)
+    sign_in(credential)
     assert len(versions(world)) == 2
 
 
@@ -173,7 +195,7 @@ def test_a_former_version_that_cannot_be_disabled_is_nobody_s_trouble(
 ) -> None:
     manual_clock.instant += DAY
     world.faults[VAULT] = Fault(VAULT, 403, method="PATCH")
-    assert instance().get_token(SCOPE).token
+    assert sign_in(instance())
     assert len(versions(world)) == 2
     assert enabled(world) == [0, 1]
     assert events(caplog, "refresh_token.not_written_back") == []
@@ -183,13 +205,13 @@ def test_the_vault_leads_so_an_old_consent_never_overwrites_a_new_one(
     instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock
 ) -> None:
     old = instance()
-    old.get_token(SCOPE)
+    sign_in(old)
     manual_clock.instant += HOUR
     anew = world.refresh_token(user="another@nordlys.example")
     world.store(SECRET_NAME, anew)
     for _ in range(60):
         manual_clock.instant += HOUR
-        token = old.get_token(SCOPE).token
+        token = sign_in(old)
     assert world.claims(token, manual_clock.instant.timestamp())["upn"] == "another@nordlys.example"
     assert world.refresh_tokens[world.secrets[SECRET_NAME][-1].value].user == "another@nordlys.example"
 
@@ -201,7 +223,7 @@ def test_a_token_in_the_settings_is_read_only_and_the_log_says_how_long_it_can_l
     ends = manual_clock.instant + timedelta(days=90)
     credential = AppUserCredential(replace(settings, refresh_token=given), manual_clock.clock())
     for _ in range(100):
-        assert credential.get_token(SCOPE).token
+        assert sign_in(credential)
         manual_clock.instant += DAY
     (line,) = events(caplog, "refresh_token.read_only")
     assert line["expiresBefore"] == ends.isoformat().replace("+00:00", "Z")
@@ -213,11 +235,54 @@ def test_a_refused_token_is_not_dropped_before_the_store_has_been_read(
     instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock
 ) -> None:
     credential = instance()
-    credential.get_token(SCOPE)
+    sign_in(credential)
     manual_clock.instant += HOUR
     world.faults[VAULT] = Fault(VAULT, 503)
     refusal = b'{"error": "invalid_grant"}'
     world.faults[Service.ENTRA] = Fault(Service.ENTRA, 400, lambda _: refusal, method="POST", times=1)
     with pytest.raises(UpstreamUnavailableError):
-        credential.get_token(SCOPE)
-    assert credential.get_token(SCOPE).token
+        sign_in(credential)
+    assert sign_in(credential)
+
+
+def test_a_disabled_version_is_no_consent(instance: Callable[[], AppUserCredential], world: World) -> None:
+    world.secrets[SECRET_NAME][-1].attributes["enabled"] = False
+    with pytest.raises(ConsentRequiredError) as raised:
+        instance().get_token(SCOPE)
+    assert "SecretDisabled" in raised.value.message
+    assert raised.value.hint is not None
+    assert "python3 -m ops consent" in raised.value.hint
+
+
+def test_what_entra_refused_is_said_though_the_vault_is_down(
+    instance: Callable[[], AppUserCredential],
+    world: World,
+    manual_clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    credential = instance()
+    sign_in(credential)
+    manual_clock.instant += HOUR
+    world.choose("consent-revoked")
+    world.faults[VAULT] = Fault(VAULT, 503)
+    with pytest.raises(UpstreamUnavailableError):
+        sign_in(credential)
+    (line,) = events(caplog, "refresh_token.refused")
+    assert "AADSTS50173" in line["message"]
+    assert "password reset" in line["hint"]
+
+
+def test_a_write_back_keeps_no_caller_waiting(
+    simulator: Simulator, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.consent._WRITE_BACK_TIME", timedelta(seconds=0.7))
+    world, began = simulator.world, datetime.now(UTC)
+    (stored,) = world.secrets[SECRET_NAME]
+    stored.tags = {"issued_at": (began - 2 * DAY).isoformat()}
+    world.faults[VAULT] = Fault(VAULT, delivery=Delivery.NEVER, method="PUT")
+    result = asyncio.run(App(environ, Clock()).get_usage_summary(NO_DIRECTIVES, "an-id"))
+    writing = [thread for thread in threading.enumerate() if thread.name == "refresh"]
+    assert result.answer is not None
+    assert len(writing) == 1
+    writing[0].join(10)
+    assert [each.status for each in world.exchanges if each.method == "PUT"] == [None]

@@ -51,7 +51,7 @@ REFUSED: list[tuple[int, str, type[UsageSummaryError], str]] = [
     (90002, "invalid_request", CONFIGURATION, "PARTNER_CENTER_TENANT_ID"),
     (90038, "invalid_request", CONFIGURATION, "PARTNER_CENTER_CLOUD"),
     (900382, "invalid_request", CONFIGURATION, "PARTNER_CENTER_CLOUD"),
-    (7000215, "invalid_client", CONFIGURATION, "not to its id"),
+    (7000215, "invalid_client", CONFIGURATION, "not its id"),
     (7000218, "invalid_client", CONFIGURATION, "PARTNER_CENTER_CLIENT_SECRET"),
     (7000222, "invalid_client", CONFIGURATION, "expired"),
     (70021, "invalid_client", CONFIGURATION, "federated credential"),

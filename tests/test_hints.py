@@ -9,7 +9,7 @@ from shared.hints import _HINTS, _ROWS, hint
 SENTENCES = list(dict.fromkeys(_HINTS.values()))
 VERBS = (
     "Accept|Add|Admit|Assign|Check|Correct|Create|Enable|Exempt|Give|Grant|Have|Reach|Read|Recover|Register"
-    "|Replace|Run|Set|Stop|Unlock|Upload|Wait"
+    "|Replace|Run|Set|Stop|Unlock|Upload|Use|Wait"
 )
 
 
@@ -92,7 +92,7 @@ def test_a_number_means_what_its_service_means() -> None:
         ("AADSTS700213", "subject"),
         ("AADSTS700024", "clock"),
         ("AADSTS50012, AADSTS50027, AADSTS700027, AADSTS700030", "certificate"),
-        ("AADSTS7000215, AADSTS70002", "not to its id"),
+        ("AADSTS7000215, AADSTS70002", "not its id"),
         ("AADSTS7000222", "expired client secret"),
         ("AADSTS7000218", "PARTNER_CENTER_CLIENT_MANAGED_IDENTITY"),
         ("invalid_client", "secret, certificate or federated credential"),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops.checks import has_mfa, texts
 from ops.show import Period, billing_period, endpoint, money
 from shared.errors import ConfigurationError
 from shared.usage_summary import Json, read_usage_summary
@@ -147,3 +148,15 @@ def test_what_is_no_address_of_an_app_is_refused_and_not_repeated(url: str) -> N
         endpoint(url)
 
     assert "a-key" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("amr", "known"), [(["pwd", "mfa"], True), (["pwd"], False), (None, None), (7, None)]
+)
+def test_mfa_is_known_where_a_token_says_so(amr: object, known: bool | None) -> None:  # noqa: FBT001
+    assert has_mfa({"amr": amr}) is known
+
+
+@pytest.mark.parametrize("claim", [None, 7, "text", {"a": 1}, [None, 7]])
+def test_a_claim_of_another_shape_is_none(claim: object) -> None:
+    assert texts(claim) == []

@@ -15,6 +15,7 @@ from dev.simulator.world import SECRET_NAME
 from ops.report import exit_code
 from shared.app import App
 from shared.http import PROBLEMS
+from shared.usage_summary import SIZE_LIMIT
 from tests.conftest import ManualClock
 from tests.terminal import Terminal
 from tests.test_functions import load
@@ -346,3 +347,50 @@ def test_what_partner_center_leaves_out_is_left_out(terminal: Terminal) -> None:
         "currencyCode": "EUR",
         "leftOut": ["Azure plan"],
     }
+
+
+STRANGE: dict[str, tuple[Answer, int, str]] = {
+    "a code that is a list": ((503, {}, b'{"code": ["x"]}'), 2, "answers as this app does"),
+    "JSON without an end": ((503, {}, b"[" * 100_000), 2, "answers as this app does"),
+    "a redirect": ((302, {"Location": "https://elsewhere.invalid"}, b""), 2, "answered 302"),
+    "more than a summary": ((200, {}, b"x" * (2 * SIZE_LIMIT)), 1, "larger than 1 MiB"),
+    "a page": ((200, {}, b"<html></html>"), 1, "not a JSON object"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_strange_answer_is_a_clear_error(terminal: Terminal, site: Site, name: str) -> None:
+    answer, code, words = STRANGE[name]
+    site.answer = lambda _: answer
+
+    done = terminal.run("show", "--url", site.url)
+
+    assert (done.code, words in done.err) == (code, True)
+    assert "Traceback" not in done.err
+
+
+def test_foreign_text_commands_no_terminal(terminal: Terminal, site: Site) -> None:
+    body = b'{"totalCost": 1, "resourceName": "a\\u001b[31mb", "currencyCode": {"a": 1}}'
+    site.answer = lambda _: (200, {"Cache-Status": "x\x1b[2Jy", "Age": "9" * 5000}, body)
+
+    done = terminal.run("show", "--url", site.url)
+
+    assert done.code == 0
+    assert "\x1b" not in done.out + done.err
+    assert "a\N{REPLACEMENT CHARACTER}[31mb" in done.out
+    assert "1 (no currency given)" in done.out
+
+
+def test_what_nobody_foresaw_is_told_without_its_words(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError(f"Bearer {terminal.world.canary}")
+
+    monkeypatch.setattr("ops.show.read_usage_summary", fail)
+
+    done, told = terminal.run("show"), terminal.run("show", "--json")
+
+    assert (done.code, "defect: ValueError at" in done.err) == (1, True)
+    assert (told.code, json.loads(told.out)["error"]) == (1, "defect")
+    assert terminal.world.canary not in done.out + done.err + told.out + told.err

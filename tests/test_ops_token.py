@@ -110,12 +110,16 @@ def test_without_a_stored_token_a_person_is_needed(terminal: Terminal, scenario:
     assert terminal.redemptions() == []
 
 
-def test_a_disabled_secret_is_the_operator_s_to_enable(terminal: Terminal) -> None:
+def test_a_disabled_secret_is_no_consent_until_somebody_enables_it_or_consents_anew(
+    terminal: Terminal,
+) -> None:
     terminal.versions[0].attributes["enabled"] = False
 
     done = terminal.run("token", "status")
 
-    assert (done.code, "SecretDisabled" in done.err, "Enable" in done.err) == (2, True, True)
+    assert (done.code, "SecretDisabled" in done.err, "Enable" in done.err) == (3, True, True)
+    assert terminal.consent().code == 0
+    assert terminal.run("token", "status").code == 0
 
 
 @pytest.mark.parametrize("is_federated", [False, True])

@@ -33,9 +33,16 @@ def _everything_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         each.setLevel(level)
 
 
+WAYS = [("secret", name) for name in sorted(SCENARIOS.keys() - SLOW)]
+WAYS += [
+    ("managed identity", name) for name in ("healthy", "consent-revoked", "entra-garbage", "identity-down")
+]
+
+
 @pytest.mark.usefixtures("_everything_is_logged")
-@pytest.mark.parametrize("scenario", sorted(SCENARIOS.keys() - SLOW))
+@pytest.mark.parametrize(("way", "scenario"), WAYS)
 def test_nothing_secret_is_ever_said(
+    way: str,
     scenario: str,
     simulator: Simulator,
     azurite: Azurite,
@@ -46,6 +53,11 @@ def test_nothing_secret_is_ever_said(
 ) -> None:
     simulator.world.delay = 0.1
     simulator.world.choose(scenario)
+    if way == "managed identity":
+        del environ["PARTNER_CENTER_CLIENT_SECRET"]
+        environ["PARTNER_CENTER_CLIENT_MANAGED_IDENTITY"] = simulator.world.managed_identity_client_id
+        secrets = {name for name, value in environ.items() if simulator.world.canary in value}
+        assert secrets == {"IDENTITY_HEADER"}  # the platform's
     app = App(environ, manual_clock.clock())
     said: list[str] = [repr(app), repr(vars(app)), repr(read_settings(environ))]
 

@@ -1153,7 +1153,7 @@ def test_a_person_can_start_it_and_see_what_is_asked_but_no_secret_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "dev.simulator", "--port", "0", "--scenario", "no-usage-data"],
+        [sys.executable, "-m", "dev", "simulator", "--port", "0", "--scenario", "no-usage-data"],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONWARNINGS": "error"},
@@ -1162,7 +1162,7 @@ def test_a_person_can_start_it_and_see_what_is_asked_but_no_secret_of_it(
         settings: dict[str, str] = {}
         for line in process.stdout:
             name, _, value = line.strip().partition("=")
-            settings[name] = value
+            settings[name.removeprefix("export ")] = value
             if line.startswith("curl "):
                 break
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", settings["REQUESTS_CA_BUNDLE"])
@@ -1177,6 +1177,7 @@ def test_a_person_can_start_it_and_see_what_is_asked_but_no_secret_of_it(
     assert not Path(settings["REQUESTS_CA_BUNDLE"]).exists()
 
 
-def test_a_person_can_list_the_scenarios(capfd: pytest.CaptureFixture[str]) -> None:
-    subprocess.run([sys.executable, "-m", "dev.simulator", "--list"], check=True, timeout=30)
-    assert [line.split()[0] for line in capfd.readouterr().out.splitlines()] == list(SCENARIOS)
+def test_a_wrong_name_lists_the_scenarios(capfd: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "dev", "simulator", "--scenario", "sunny"]
+    assert subprocess.run(command, check=False, timeout=30).returncode == 1
+    assert [line.split()[0] for line in capfd.readouterr().err.splitlines()[1:]] == list(SCENARIOS)
