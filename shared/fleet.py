@@ -29,6 +29,9 @@ from shared.errors import (
 CLAIM_LIFE = timedelta(seconds=65)
 """Longer than any refresh: a living owner is not overtaken, a dead one is after this."""
 
+CLOCK_GRAIN = timedelta(seconds=1)
+"""Storage's clock tells whole seconds: between two readings may be a second more or less than there was."""
+
 _LONGEST_REST = timedelta(hours=1, minutes=5)  # longer than any back-off: what lasts longer is damaged
 _CLOCK_STEP = timedelta(minutes=5)  # what is fetched later than this from now is damaged
 _NO_BODY = b"{}"  # never an empty blob: the SDK reads one in two requests, between which it may change
@@ -68,10 +71,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An answer, and the monotonic second at which its call was sent."""
+    """An answer, and the monotonic second at which its call was sent; within CLOCK_GRAIN, if not exact."""
 
     answer: Answer
     sent: float
+    is_exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ class Fleet:
         reply = error.reply
         said = [reply.status, reply.code, reply.request_id] if reply else None
         failure = json.dumps([type(error).__name__, error.message[:1000], said, error.hint])
-        rest = {"until": _text(claim.instant(until)), "failure": failure}
+        rest = {"until": _text(claim.instant(until) + CLOCK_GRAIN), "failure": failure}
         self._put(claim.answer, rest, claim.etag)
 
     def publish(self, claim: Shared, answer: Answer) -> bool:

@@ -12,7 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum, auto
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from shared.clock import Clock
 from shared.errors import OperatorError, StorageError, UpstreamUnavailableError, UsageSummaryError
 from shared.events import Line, keeping, log_event
-from shared.fleet import Answer, Fleet, Held, Shared
+from shared.fleet import CLOCK_GRAIN, Answer, Fleet, Held, Shared
 from shared.freshness import Decision, RequestDirectives, decide, is_usable
 from shared.settings import Freshness
 
@@ -34,8 +34,8 @@ LONGEST_WAIT = timedelta(seconds=62)
 
 _ASKING_TIME = timedelta(seconds=50)  # from reading the shared answer to the end of the upstream call
 _OVERDUE = timedelta(seconds=130)  # a flight older than waiting for a claim and asking can be
-_REST = 10.0, 20.0  # seconds after a failure, from and to: jitter
-_OPERATORS_REST = 50.0, 58.0  # the same where somebody must act, who sees it work within a minute
+_REST = 10.0, 18.0  # seconds after a failure, from and to: jitter
+_OPERATORS_REST = 50.0, 57.0  # the same where somebody must act, who sees it work within a minute
 _POLL = 0.05, 0.25  # seconds between two looks at another instance's claim
 _LOST_CLAIMS = 5  # in a row, without anybody having won: that is storage failing
 
@@ -177,9 +177,9 @@ class Refreshes:
                 return outcome
             if not shared.keep_away:
                 claim = self._fleet.claim(shared, uuid.uuid4().hex)
-                if claim is not None:
+                if claim is not None and self._left(claim.read) > timedelta():
                     return claim
-                lost += 1
+                lost += 1  # or this process has been stopped meanwhile
                 if lost == _LOST_CLAIMS:
                     raise StorageError("the claim is neither to be had nor held by anybody")
             elif shared.read - flight.began > LONGEST_WAIT.total_seconds():
@@ -191,7 +191,7 @@ class Refreshes:
 
     def _settled(self, flight: Flight, shared: Shared) -> Outcome | None:
         """How a flight ends that needs no fetch of its own, now that the shared answer is adopted."""
-        decision, rest = self.decide(flight.directives), self.rest
+        decision, rest = self._decide_exactly(flight.directives), self.rest
         if decision is Decision.SERVE or (decision is Decision.SERVE_AND_REFRESH and not flight.is_behind):
             return Outcome(Source.STORED)
         if rest is None and shared.keep_away and shared.failure is not None:
@@ -200,6 +200,17 @@ class Refreshes:
             return Outcome(Source.STORED, rest.error)
         is_enough = flight.is_behind or (decision is Decision.FETCH_STALE and self.has_usable())
         return Outcome(Source.STORED) if shared.keep_away and is_enough else None
+
+    def _decide_exactly(self, directives: RequestDirectives) -> Decision:
+        """What to do before anybody asks: the floor holds, though storage's clock is coarse."""
+        held, policy = self.held, self._policy
+        if held is not None and not held.is_exact:
+            policy = replace(policy, min_refresh=policy.min_refresh + CLOCK_GRAIN)
+        return decide(None if held is None else self.age(held), directives, policy)
+
+    def _left(self, since: float) -> timedelta:
+        """The time for asking that is left since a monotonic second."""
+        return _ASKING_TIME - timedelta(seconds=self._clock.monotonic() - since)
 
     def _read(self) -> Shared:
         """What is shared; a newer answer than the one held is held from now on."""
@@ -214,7 +225,7 @@ class Refreshes:
     def _fetch(self, flight: Flight, claim: Shared | None) -> Outcome:
         """Ask Partner Center, hold what it says and share it, as far as storage takes part."""
         began = self._clock.monotonic()
-        left = _ASKING_TIME - timedelta(seconds=began - (claim.read if claim else flight.began))
+        left = self._left(claim.read if claim else flight.began)
         try:
             self._opened = self._opened or self._open_client()
             fetched = self._opened.get_usage_summary(flight.correlation_id, left)
@@ -230,7 +241,7 @@ class Refreshes:
             fetched.no_usage_data,
         )
         with self._lock:
-            self.held, self._rest = Held(answer, fetched.sent), None
+            self.held, self._rest = Held(answer, fetched.sent, is_exact=True), None
         log_event(
             _log,
             logging.INFO,

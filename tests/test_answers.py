@@ -71,7 +71,7 @@ class Instances:
         """Storage's clock has gone on until asking is allowed again."""
         shared = self.fleet.read()
         assert shared.failure is not None
-        self.fleet.back_off(shared, shared.failure, shared.read - 1)
+        self.fleet.back_off(shared, shared.failure, shared.read - 2)
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_a_stored_answer_stands_in_until_fresh_and_stale_if_error_are_over(
 
 FAILURES: dict[str, tuple[type[UsageSummaryError], int, str]] = {
     "down": (UpstreamUnavailableError, 20, "one"),
-    "throttled": (UpstreamUnavailableError, 20, "other"),
+    "throttled": (UpstreamUnavailableError, 22, "other"),
     "forbidden": (UpstreamRefusedError, 20, "one"),
     "html": (UpstreamInvalidError, 20, "other"),
     "consent-revoked": (ConsentRequiredError, 60, "one"),
@@ -246,7 +246,7 @@ def test_after_a_failure_nobody_asks_until_the_back_off_is_over_and_then_all_rec
     instances.clock.advance(seconds=failed.retry_after.total_seconds() - 0.1)
     assert type(ask(one).error) is kind
     assert len(instances.world.exchanges) == asked
-    instances.clock.advance(seconds=1.1)  # storage's instants are whole seconds
+    instances.clock.advance(seconds=2.1)  # storage's instants are whole seconds
     instances.end_back_off()
     recovered, adopted = (ask(app) for app in ((one, other) if first == "one" else (other, one)))
     assert (recovered.error, recovered.source) == (None, Source.FETCHED)

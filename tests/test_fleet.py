@@ -22,7 +22,7 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.fleet import CLAIM_LIFE, Answer, Fleet, Shared, blob_name
+from shared.fleet import CLAIM_LIFE, CLOCK_GRAIN, Answer, Fleet, Shared, blob_name
 from shared.settings import StorageConnection
 
 PARTNER = "https://api.example 0001"
@@ -176,13 +176,13 @@ def test_a_failure_is_shared_with_its_class_its_words_and_its_reply(
     assert now.failure is not None
     assert (now.failure.message, now.failure.hint) == ('sie sagt "nein", är så', "Så.")
     assert now.failure.reply == reply
-    assert now.instant(now.until) == claim.instant(claim.read + 20)
+    assert now.instant(now.until) == claim.instant(claim.read + 20) + CLOCK_GRAIN
     assert (bool(now.keep_away), now.answer) == (True, ANSWER)
 
 
 def test_after_a_back_off_the_next_one_claims_and_the_failure_is_forgotten(fleet: Fleet) -> None:
     claim = claimed(fleet)
-    fleet.back_off(claim, UpstreamInvalidError("x" * 9000), claim.read - 1)
+    fleet.back_off(claim, UpstreamInvalidError("x" * 9000), claim.read - 2)
     assert not fleet.read().keep_away
     claimed(fleet, "next")
     now = fleet.read()
