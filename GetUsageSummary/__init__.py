@@ -1,14 +1,13 @@
 """GET and HEAD /v1/usagesummary: parse the request, ask the app, respond."""
 
 import logging
-import uuid
 
 import azure.functions as func
 
 from shared.app import app
 from shared.events import log_event
 from shared.freshness import parse_request_directives
-from shared.guids import is_guid
+from shared.guids import is_guid, new_guid
 from shared.http import Response, respond
 
 _log = logging.getLogger(__name__)
@@ -16,15 +15,15 @@ _log = logging.getLogger(__name__)
 
 async def main(req: func.HttpRequest) -> func.HttpResponse:
     """The usage summary of all Azure customers in the current billing period, or a problem."""
-    given = req.headers.get("MS-CorrelationId", "").strip()
-    correlation_id = given if is_guid(given) else str(uuid.uuid4())
-    directives = parse_request_directives(req.headers.get("Cache-Control"))
+    given = (_header(req, "ms-correlationid") or "").strip()
+    correlation_id = given if is_guid(given) else new_guid()
+    directives = parse_request_directives(_header(req, "cache-control"))
     result = await app.get_usage_summary(directives, correlation_id)
     response = respond(
         result,
         correlation_id,
         app.freshness.fresh,
-        if_none_match=req.headers.get("If-None-Match"),
+        if_none_match=_header(req, "if-none-match"),
         is_head=req.method == "HEAD",
     )
     if not result.is_plain_hit:
@@ -33,6 +32,11 @@ async def main(req: func.HttpRequest) -> func.HttpResponse:
     return func.HttpResponse(
         response.body, status_code=response.status, headers=response.headers, mimetype=""
     )
+
+
+def _header(req: func.HttpRequest, name: str) -> str | None:
+    """A header; `get` of the library's mapping raises and catches for each that is absent."""
+    return req.headers[name] if name in req.headers else None  # noqa: SIM401  # see above
 
 
 def _log_outcome(response: Response, correlation_id: str) -> None:

@@ -6,9 +6,8 @@ the refresh under way; their leaving does not end it.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shared.clock import Clock
 from shared.errors import NotCachedError, UpstreamTimeoutError, UsageSummaryError
@@ -21,17 +20,17 @@ from shared.settings import Freshness
 if TYPE_CHECKING:
     from shared.client import PartnerCenterClient
 
+_NO_TIME = timedelta()
 _LOOK_AGAIN = timedelta(seconds=5)  # for an answer of another instance, while at rest
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """An answer and its age, or why there is none; both where a stored answer stands in for a failure."""
 
     decision: Decision
     source: Source = Source.STORED
     answer: Answer | None = None
-    age: timedelta = timedelta()
+    age: timedelta = _NO_TIME
     error: UsageSummaryError | None = None
     retry_after: timedelta | None = None
 
@@ -55,17 +54,19 @@ class Answers:
 
         The correlation id is used for the upstream call that this caller causes, if any.
         """
-        ends = self._clock.monotonic() + LONGEST_WAIT.total_seconds()
+        began = self._clock.monotonic()
         while True:
             log_kept(self._refreshes.unsaid)
-            decision = self._refreshes.decide(directives)
+            decision, held, age = self._refreshes.weigh(directives)
+            if decision is Decision.SERVE and held is not None:
+                return Result(decision, Source.STORED, held.answer, age)
             if decision is Decision.REFUSE:
                 return await self._look(directives)
             result = self._at_once(decision, correlation_id)
             if result is not None:
                 return result
             flight, is_mine = self._refreshes.launch(directives, correlation_id, is_behind=False)
-            left = ends - self._clock.monotonic()
+            left = LONGEST_WAIT.total_seconds() - (self._clock.monotonic() - began)
             done, _ = await asyncio.wait({asyncio.wrap_future(flight.outcome)}, timeout=left)
             log_kept(self._refreshes.unsaid)
             timeout = Outcome(Source.FETCHED, UpstreamTimeoutError("the refresh has not ended in time"))

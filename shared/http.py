@@ -6,9 +6,10 @@ To its callers this app is an origin: it declares how fresh its answer is, and h
 import json
 import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from http import HTTPStatus
+from typing import NamedTuple
 
 from shared.answers import Result
 from shared.errors import (
@@ -37,13 +38,12 @@ _FORWARD_REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """Status, headers and body as they go to the caller."""
 
     status: HTTPStatus
     headers: dict[str, str]
-    body: bytes = field(default=b"", repr=False)
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,9 @@ def respond(
 
 def is_match(if_none_match: str | None, etag: str) -> bool:
     """Whether If-None-Match lists an entity tag, by weak comparison (RFC 9110, 13.1.2)."""
-    value = (if_none_match or "").strip()
+    if if_none_match is None:
+        return False
+    value = if_none_match.strip()
     is_list = _ENTITY_TAGS.fullmatch(value) is not None
     return value == "*" or (is_list and etag in _ENTITY_TAG.findall(value))
 
@@ -144,11 +146,12 @@ def is_match(if_none_match: str | None, etag: str) -> bool:
 def _representation(
     result: Result, answer: Answer, correlation_id: str, fresh: timedelta, if_none_match: str | None
 ) -> Response:
+    max_age, age = fresh // _SECOND, result.age // _SECOND
     headers = {
         "ETag": answer.etag,
-        "Cache-Control": f"private, max-age={fresh // _SECOND}",
-        "Age": str(result.age // _SECOND),
-        "Cache-Status": cache_status(result, fresh),
+        "Cache-Control": f"private, max-age={max_age}",
+        "Age": str(age),
+        "Cache-Status": cache_status(result, max_age - age),
         "MS-CorrelationId": correlation_id,
         "MS-RequestId": answer.request_id,
         "X-Content-Type-Options": "nosniff",
@@ -159,12 +162,11 @@ def _representation(
     return Response(HTTPStatus.OK, headers, answer.body)
 
 
-def cache_status(result: Result, fresh: timedelta) -> str:
-    """How an answer came about (RFC 9211): `hit` and `fwd` exclude each other; ttl below 0 is stale."""
-    left = fresh // _SECOND - result.age // _SECOND
-    ttl = [f"ttl={left}"]
+def cache_status(result: Result, left: int) -> str:
+    """How an answer came about (RFC 9211), fresh for `left` seconds: `hit` and `fwd` exclude each other."""
     if result.source is Source.STORED:
-        return "; ".join(["usage-summary", "hit", *ttl])
+        return f"usage-summary; hit; ttl={left}"
+    ttl = [f"ttl={left}"]
     reason = f"fwd={_FORWARD_REASONS[result.decision]}"
     if result.error is not None:
         reply = result.error.reply

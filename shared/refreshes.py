@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LONGEST_WAIT = timedelta(seconds=62)
 """A caller's, and a refresh's for another instance: a little longer than asking can take."""
 
+_NO_TIME = timedelta()
 _ASKING_TIME = timedelta(seconds=50)  # from reading the shared answer to the end of the upstream call
 _OVERDUE = timedelta(seconds=130)  # a flight older than waiting for a claim and asking can be
 _REST = 10.0, 18.0  # seconds after a failure, from and to: jitter
@@ -109,10 +110,17 @@ class Refreshes:
         """How old an answer is."""
         return timedelta(seconds=max(self._clock.monotonic() - held.sent, 0))
 
+    def weigh(self, directives: RequestDirectives) -> tuple[Decision, Held | None, timedelta]:
+        """What to do for a request, given the answer held and its age."""
+        held = self.held
+        if held is None:
+            return decide(None, directives, self._policy), None, _NO_TIME
+        age = self.age(held)
+        return decide(age, directives, self._policy), held, age
+
     def decide(self, directives: RequestDirectives) -> Decision:
         """What to do for a request, given the answer held."""
-        held = self.held
-        return decide(None if held is None else self.age(held), directives, self._policy)
+        return self.weigh(directives)[0]
 
     def has_usable(self) -> bool:
         """Whether the answer held may still be served, if only because nothing better is to be had."""

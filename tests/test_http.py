@@ -53,6 +53,11 @@ def get(result: Result, if_none_match: str | None = None, *, is_head: bool = Fal
     return respond(result, CALLER, HOUR, if_none_match=if_none_match, is_head=is_head)
 
 
+def status_of(result: Result) -> str:
+    """Cache-Status of an answer that is fresh for an hour."""
+    return cache_status(result, (HOUR - result.age) // seconds(1))
+
+
 def members(response: Response) -> dict[str, Any]:
     """A problem's, checked for what all problems have in common."""
     problem: dict[str, Any] = json.loads(response.body)
@@ -196,7 +201,7 @@ def test_cache_status_says_how_an_answer_came_about(
     decision: Decision, source: Source, age: int, error: UsageSummaryError | None, expected: str
 ) -> None:
     result = Result(decision, source, ANSWER, seconds(age), error)
-    assert cache_status(result, HOUR) == f"usage-summary; {expected}"
+    assert status_of(result) == f"usage-summary; {expected}"
 
 
 ENDINGS = [(source, None) for source in Source] + [
@@ -211,7 +216,7 @@ ENDINGS = [(source, None) for source in Source] + [
 def test_whoever_waited_learns_either_of_a_hit_or_of_a_fetch(
     decision: Decision, source: Source, error: UsageSummaryError | None
 ) -> None:
-    said = cache_status(Result(decision, source, ANSWER, seconds(10), error), HOUR)
+    said = status_of(Result(decision, source, ANSWER, seconds(10), error))
     name, *parameters = said.split("; ")
     assert name == "usage-summary"
     assert ("hit" in parameters) is not any(each.startswith("fwd=") for each in parameters)
@@ -222,13 +227,13 @@ def test_whoever_waited_learns_either_of_a_hit_or_of_a_fetch(
 def test_a_stale_answer_shows_as_stale_or_with_a_negative_ttl(
     decision: Decision, source: Source, error: UsageSummaryError | None
 ) -> None:
-    said = cache_status(Result(decision, source, ANSWER, seconds(5000), error), HOUR)
+    said = status_of(Result(decision, source, ANSWER, seconds(5000), error))
     assert "fwd=stale" in said or "ttl=-1400" in said
 
 
 def test_a_fresh_answer_is_not_called_stale_when_the_fetch_that_a_caller_wanted_failed() -> None:
     result = Result(Decision.FETCH_REQUESTED, Source.FETCHED, ANSWER, seconds(100), UNAVAILABLE)
-    assert "fwd=stale" not in cache_status(result, HOUR)
+    assert "fwd=stale" not in status_of(result)
 
 
 @pytest.mark.parametrize(
