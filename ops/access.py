@@ -9,13 +9,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.app import open_record
+from shared.clock import Clock
 from shared.errors import ConfigurationError
+from shared.history import History
+from shared.record import Record
 from shared.settings import (
     ClientManagedIdentity,
     ClientSecret,
     PartnerCenterSettings,
     VaultSecret,
     read_partner_center_settings,
+    read_record_settings,
 )
 from shared.vault import Vault
 
@@ -51,7 +56,12 @@ def partner_center_settings() -> PartnerCenterSettings:
     return read_partner_center_settings(environment(), os.path.exists)
 
 
-def with_client_secret(settings: PartnerCenterSettings) -> PartnerCenterSettings:
+def record() -> tuple[Record, History]:
+    """The record and its history for the person who runs this. Raises ConfigurationError."""
+    return open_record(read_record_settings(environment(), os.path.exists), Clock(), Operator())
+
+
+def with_client_secret[Kind: PartnerCenterSettings](settings: Kind) -> Kind:
     """The same where the app has a secret or certificate; else with a secret from standard input.
 
     A managed identity is not to be had here; and a refresh token belongs to the app, not to the credential
@@ -94,11 +104,11 @@ def vault_of(settings: PartnerCenterSettings) -> tuple[Vault, str]:
             "PARTNER_CENTER_REFRESH_TOKEN is read only",
             hint="Set PARTNER_CENTER_REFRESH_TOKEN_SECRET to the address of a Key Vault secret instead.",
         )
-    operator = _Operator()
+    operator = Operator()
     return Vault(secret, lambda _: operator), f"{secret.vault_url}/secrets/{secret.name}"
 
 
-class _Operator:
+class Operator:
     """The person who runs this, by `az login` and the like."""
 
     def __init__(self) -> None:
@@ -106,6 +116,7 @@ class _Operator:
         self._tokens: dict[tuple[object, ...], AccessToken] = {}
 
     def get_token(self, *scopes: str, **kwargs: Any) -> "AccessToken":  # noqa: ANN401  # the protocol's
+        """Raises ConfigurationError when nobody is signed in."""
         from azure.core.exceptions import ClientAuthenticationError
         from azure.identity import DefaultAzureCredential
 

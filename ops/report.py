@@ -1,11 +1,20 @@
 """What a command found out: lines for a person as they come, or one JSON object at the end."""
 
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 
 import simplejson
+from tabulate import tabulate
 
-from shared.errors import ConsentRequiredError, OperatorError, UpstreamRefusedError, UsageSummaryError
+from shared.errors import (
+    ConsentRequiredError,
+    OperatorError,
+    RecordError,
+    StorageRefusedError,
+    UpstreamRefusedError,
+    UsageSummaryError,
+)
 from shared.http import PROBLEMS
 from shared.usage_summary import Json
 
@@ -31,6 +40,20 @@ class Report:
             if text:
                 print(f"{label:<{_WIDTH}}{text}", flush=True)
 
+    def line(self, label: str, text: str) -> None:
+        """A fact's words for a person; no part of the JSON."""
+        if not self._as_json:
+            print(f"{label:<{_WIDTH}}{_words(text)}", flush=True)
+
+    def table(
+        self, name: str, rows: list[dict[str, Json]], headers: Mapping[str, str], said: list[list[str]]
+    ) -> None:
+        """Rows: as objects in JSON, as a table of words for a person."""
+        self._facts[name] = [*rows]
+        if not self._as_json:
+            cells = [list(map(_words, row)) for row in said]
+            print(tabulate(cells, list(headers.values()), disable_numparse=True, stralign="right"))
+
     def say(self, text: str) -> None:
         """What a person has to know or do meanwhile; no part of the JSON."""
         print(text, file=sys.stderr if self._as_json else sys.stdout, flush=True)
@@ -38,7 +61,8 @@ class Report:
     def fail(self, error: UsageSummaryError) -> None:
         """Why the command did not do its work, and what to do about it."""
         reply = error.reply
-        code = PROBLEMS[type(error)].code if type(error) in PROBLEMS else "storage"
+        others = "record" if isinstance(error, RecordError) else "storage"
+        code = PROBLEMS[type(error)].code if type(error) in PROBLEMS else others
         self._facts |= {
             "error": code,
             "message": error.message,
@@ -69,7 +93,7 @@ def exit_code(error: UsageSummaryError) -> int:
     """3 when a person has to sign in, 2 when settings or roles are wrong, 1 when trying again may help."""
     if isinstance(error, ConsentRequiredError):
         return 3
-    return 2 if isinstance(error, (OperatorError, UpstreamRefusedError)) else 1
+    return 2 if isinstance(error, (OperatorError, UpstreamRefusedError, StorageRefusedError)) else 1
 
 
 def _words(value: Fact) -> str:

@@ -96,19 +96,18 @@ def endpoint(url: str) -> str:
     return base + (_PATH if parts.path.strip("/") else f"/api{_PATH}")
 
 
+def currency(members: Mapping[str, Json]) -> str:
+    """The currency's code, or for legacy offers the culture that stands for one, or nothing."""
+    named = (members.get(name) for name in ("currencyCode", "currencyLocale"))
+    return next((each for each in named if isinstance(each, str) and each), "")
+
+
 def money(members: dict[str, Json]) -> str:
-    """The cost with its currency: a code, or for legacy offers the culture that stands for one."""
-    cost, code, culture = (
-        members["totalCost"],
-        members.get("currencyCode"),
-        members.get("currencyLocale"),
-    )
-    unit = "(no currency given)"
-    if isinstance(code, str) and code:
-        unit = code
-    elif isinstance(culture, str) and culture:
-        unit = f"in the currency of {culture}"
-    return f"{dump(cost).decode()} {unit}"
+    """The cost with its currency."""
+    unit = currency(members) or "(no currency given)"
+    if unit == members.get("currencyLocale"):
+        unit = f"in the currency of {unit}"
+    return f"{dump(members['totalCost']).decode()} {unit}"
 
 
 def billing_period(members: dict[str, Json], now: datetime) -> Period | None:

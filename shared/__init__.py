@@ -2,7 +2,9 @@
 
 app            composition root: the only reader of the environment, the only builder of live objects
 http           a stored answer or an error -> an HTTP response
-history        today's snapshot, and the history brought up to date
+run            one run of the timer: today's answer, its snapshot, the history
+history        the files made of the dated blobs, brought up to date or rebuilt
+record         the dated blobs: a day's snapshots, written once
 answers        the answer as one process gives it to a caller
 refreshes      one refresh at a time: the shared answer adopted, or Partner Center asked under the claim
 fleet          the answer as all instances share it: one blob, and the claim on it
@@ -13,7 +15,8 @@ entra          Entra ID's token endpoint
 vault          where the refresh token lives
 blobs          Blob Storage: conditional reads and writes
 deadlines      HTTP exchanges that end at one instant, and when to come again
-snapshots      pure: blob names, snapshot documents, history rows, manifest, gaps
+rows           pure: the history's rows, as ndjson and CSV, and their manifest
+snapshots      pure: a dated blob's name and document
 usage_summary  pure: what a usage summary is
 freshness      pure: fresh, stale or expired
 clock          time as an argument

@@ -13,7 +13,7 @@ from shared.clock import Clock
 from shared.errors import NotCachedError, UpstreamTimeoutError, UsageSummaryError
 from shared.events import log_kept
 from shared.fleet import Answer, Fleet
-from shared.freshness import NO_DIRECTIVES, Decision, RequestDirectives
+from shared.freshness import FETCHES, NO_DIRECTIVES, Decision, RequestDirectives
 from shared.refreshes import LONGEST_WAIT, Outcome, Refreshes, Source
 from shared.settings import Freshness
 
@@ -71,12 +71,15 @@ class Answers:
             log_kept(self._refreshes.unsaid)
             timeout = Outcome(Source.FETCHED, UpstreamTimeoutError("the refresh has not ended in time"))
             outcome = flight.outcome.result() if done else timeout
+            if is_mine and outcome.decision in FETCHES:
+                decision = outcome.decision
             if outcome.error is not None:
                 return self._failed(decision, outcome.source, outcome.error)
             if outcome.source is not Source.STORED:
                 return self._stored(decision, outcome.source if is_mine else Source.COLLAPSED)
-            decision = self._refreshes.decide(directives)
-            if is_mine or decision is not Decision.FETCH_REQUESTED:
+            decision = self._refreshes.decide_exactly(directives)
+            is_enough = is_mine or decision is not Decision.FETCH_REQUESTED
+            if decision is Decision.SERVE or (is_enough and self._refreshes.has_usable()):
                 return self._at_once(decision, correlation_id) or self._stored(decision)
             # A flight begun for another caller was content with what is not enough for this one.
 
@@ -84,19 +87,23 @@ class Answers:
         """What needs no waiting, if that will do; begins the refresh behind a stale answer."""
         if decision is Decision.SERVE:
             return self._stored(decision)
-        rest = self._refreshes.rest
-        if decision is Decision.SERVE_AND_REFRESH:
-            if rest is None:
-                self._refreshes.launch(NO_DIRECTIVES, correlation_id, is_behind=True)
-            return self._stored(decision)
+        rest, is_stale = self._refreshes.rest, decision is Decision.SERVE_AND_REFRESH
         has_looked = self._clock.monotonic() - self._refreshes.looked_at < _LOOK_AGAIN.total_seconds()
-        if rest is None or not (has_looked or self._refreshes.has_usable()):
-            return None
-        return self._failed(decision, Source.STORED, rest.error)
+        is_served = is_stale or (rest is not None and self._refreshes.has_usable())
+        if is_served and not (rest and has_looked):  # at rest it only looks for what others have fetched
+            self._refreshes.launch(NO_DIRECTIVES, correlation_id, is_behind=True)
+        if is_stale:
+            return self._stored(decision)
+        if rest is not None and (is_served or has_looked):
+            return self._failed(decision, Source.STORED, rest.error)
+        return None
 
     async def _look(self, directives: RequestDirectives) -> Result:
         """What there is without asking Partner Center, once the shared answer is adopted."""
-        await asyncio.to_thread(self._refreshes.look)
+        await asyncio.wait(
+            {asyncio.wrap_future(self._refreshes.look())}, timeout=LONGEST_WAIT.total_seconds()
+        )
+        log_kept(self._refreshes.unsaid)
         decision = self._refreshes.decide(directives)
         if decision is Decision.REFUSE:
             return Result(decision, error=NotCachedError("nothing usable is stored"))

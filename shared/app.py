@@ -4,25 +4,26 @@ Both functions import `app`. A process with wrong settings lives and says so; it
 right ones. Libraries of some weight are imported when first needed, not when a stored answer is served.
 """
 
-import asyncio
 import logging
 import os
-import uuid
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from shared.answers import Answers, Result
 from shared.blobs import PATIENT, QUICK, Container
 from shared.clock import Clock
-from shared.errors import ConfigurationError, RecordError, UsageSummaryError
+from shared.errors import ConfigurationError
 from shared.events import log_event
 from shared.fleet import Fleet
 from shared.freshness import Decision, RequestDirectives
-from shared.history import Record
-from shared.settings import Freshness, Settings, read_settings
+from shared.history import History
+from shared.record import Record
+from shared.run import Outcome, Run, log_failed
+from shared.settings import Freshness, RecordSettings, Settings, read_settings
 
 if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
     from shared.client import PartnerCenterClient
 
 _log = logging.getLogger(__name__)
@@ -35,8 +36,14 @@ for _library in ("azure", "msal", "urllib3"):
 class App:
     """The live objects of a process, or why there are none."""
 
-    def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        clock: Clock,
+        operator: "TokenCredential | None" = None,
+        prepared: Callable[[Settings], Settings] = lambda settings: settings,
+    ) -> None:
+        """An operator stands in for the platform's identity, with settings prepared for the sign-in."""
         self._problem: ConfigurationError | None = None
         self.freshness = Freshness()
         try:
@@ -46,15 +53,21 @@ class App:
             return
         self.freshness = settings.freshness
         partner = f"{settings.cloud.base_url} {settings.tenant_id}"
-        cache = Container(settings.cache_container, settings.cache_storage, QUICK, settings.ca_bundle)
-        self._answers = Answers(
-            Fleet(cache, partner, clock), lambda: _open_client(settings, clock), settings.freshness, clock
+        cache = Container(
+            settings.cache_container, settings.cache_storage, QUICK, settings.ca_bundle, operator
         )
-        self._record = Record(
-            Container(settings.snapshot_container, settings.record_storage, PATIENT, settings.ca_bundle),
-            Container(settings.history_container, settings.record_storage, PATIENT, settings.ca_bundle),
-            clock,
-        )
+
+        def open_client() -> "PartnerCenterClient":
+            from shared.auth import AppUserCredential
+            from shared.client import PartnerCenterClient
+
+            signing_in = prepared(settings)
+            return PartnerCenterClient(signing_in, AppUserCredential(signing_in, clock, operator), clock)
+
+        fleet = Fleet(cache, partner, clock, shares_failures=operator is None)
+        self._answers = Answers(fleet, open_client, settings.freshness, clock)
+        record, history = open_record(settings.record, clock, operator)
+        self._run = Run(self._answers, record, history, settings.freshness.min_refresh, clock)
 
     async def get_usage_summary(self, directives: RequestDirectives, correlation_id: str) -> Result:
         """The usage summary for one caller, or why there is none; see Answers.get."""
@@ -63,59 +76,24 @@ class App:
             return Result(Decision.FETCH_MISSING, error=self._problem)
         return await self._answers.get(directives, correlation_id)
 
-    def take_snapshot(self) -> None:
-        """Record today's usage summary and bring the history up to date; one log line says what came of it.
-
-        Raises an error of this app when that failed, also when a stored answer of today was recorded instead
-        of a refreshed one. That Partner Center has no usage data is an outcome, and nothing is written.
-        """
-        began = self._clock.monotonic()
-        try:
-            outcome = self._take_snapshot()
-        except UsageSummaryError as error:
-            log_event(
-                _log,
-                logging.ERROR,
-                "snapshot.failed",
-                error=type(error).__name__,
-                message=error.message,
-                hint=error.hint,
-            )
-            raise
-        log_event(
-            _log, logging.INFO, "snapshot.done", **outcome, seconds=round(self._clock.monotonic() - began, 3)
-        )
-
-    def _take_snapshot(self) -> dict[str, object]:
+    def take_snapshot(self, *, dry_run: bool = False) -> Outcome:
+        """Record today's usage summary; see Run.take_snapshot."""
         if self._problem is not None:
+            log_failed(self._problem)
             raise self._problem
-        now = self._clock.now()
-        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-        todays_and_fresh = RequestDirectives(max_age=now - midnight, min_fresh=timedelta(seconds=1))
-        result = asyncio.run(self._answers.get(todays_and_fresh, str(uuid.uuid4())))
-        answer = result.answer
-        if answer is None or answer.fetched_at.date() < now.date():
-            raise result.error or RecordError("the answer is of an earlier day, and may not be refreshed yet")
-        outcome: dict[str, object] = {"outcome": "no-usage-data", "requestId": answer.request_id}
-        if answer.no_usage_data is None:
-            taken, updated = self._record.take(answer), self._record.bring_up_to_date()
-            outcome |= {
-                "outcome": taken.outcome,
-                "blob": taken.name,
-                "written": updated.written,
-                "rows": updated.rows,
-                "missingDates": updated.missing,
-            }
-        if result.error is not None:
-            raise result.error
-        return outcome
+        return self._run.take_snapshot(dry_run=dry_run)
 
 
-def _open_client(settings: Settings, clock: Clock) -> "PartnerCenterClient":
-    from shared.auth import AppUserCredential
-    from shared.client import PartnerCenterClient
-
-    return PartnerCenterClient(settings, AppUserCredential(settings, clock), clock)
+def open_record(
+    settings: RecordSettings, clock: Clock, operator: "TokenCredential | None" = None
+) -> tuple[Record, History]:
+    """The record and its history, for the platform's identity or for an operator."""
+    usage, history = (
+        Container(name, settings.storage, PATIENT, settings.ca_bundle, operator)
+        for name in (settings.snapshot_container, settings.history_container)
+    )
+    record = Record(usage)
+    return record, History(record, history, clock)
 
 
 app = App(os.environ, Clock())

@@ -19,7 +19,7 @@ from shared.events import log_event
 from shared.settings import PartnerCenterSettings
 
 if TYPE_CHECKING:
-    from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
+    from azure.core.credentials import AccessToken, AccessTokenInfo, TokenCredential, TokenRequestOptions
 
 REDEMPTION_TIME = timedelta(seconds=20)
 """For one redemption with all its calls: vault, identity, discovery, token."""
@@ -52,9 +52,12 @@ class AppUserCredential:
     vault refuses the app, UpstreamUnavailableError and UpstreamTimeoutError when either does not answer.
     """
 
-    def __init__(self, settings: PartnerCenterSettings, clock: Clock) -> None:
+    def __init__(
+        self, settings: PartnerCenterSettings, clock: Clock, operator: "TokenCredential | None" = None
+    ) -> None:
+        """The vault is used as the operator, if one is given, else as the platform's identity."""
         self._clock = clock
-        self._consent = Consent(settings, clock)
+        self._consent = Consent(settings, clock, operator)
         self._lock = threading.Lock()
         self._flight: Future[_Token] | None = None
         self._token: _Token | None = None

@@ -10,13 +10,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import BlobConflictError, StorageError
+from shared.errors import BlobConflictError, OperatorError, StorageError, StorageRefusedError
+from shared.hints import hint
 from shared.settings import StorageConnection
 
 if TYPE_CHECKING:
-    from azure.identity import ManagedIdentityCredential
+    from azure.core.credentials import TokenCredential
     from azure.storage.blob import ContainerClient
 
 QUICK = timedelta(seconds=5)
@@ -26,6 +28,7 @@ PATIENT = timedelta(seconds=60)
 """For one operation on the record, which can wait."""
 
 _CONNECT_TIMEOUT = 2.0  # seconds
+_REFUSALS = HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN
 _CONFLICTS = {"BlobAlreadyExists", "ConditionNotMet", "BlobImmutableDueToPolicy"}
 
 
@@ -59,17 +62,23 @@ class ListedBlob:
 class Container:
     """One container, created where it is missing and may be created.
 
-    By connection string, or by address and the platform's identity. Every method raises StorageError.
+    By connection string, or by address and an identity: the platform's, unless another is given. Every method
+    raises StorageError.
     """
 
     def __init__(
-        self, name: str, connection: StorageConnection, time_allowed: timedelta, ca_bundle: str | None
+        self,
+        name: str,
+        connection: StorageConnection,
+        time_allowed: timedelta,
+        ca_bundle: str | None,
+        identity: "TokenCredential | None" = None,
     ) -> None:
         self._name = name
         self._connection = connection
         self._time_allowed = time_allowed
         self._ca_bundle = ca_bundle
-        self._identity: ManagedIdentityCredential | None = None
+        self._identity = identity
 
     def read(self, name: str) -> Reading:
         """A blob, or that there is none."""
@@ -152,15 +161,23 @@ class Container:
                 else:
                     yield ContainerClient(uri or "", self._name, credential=self._credential(), **options)
         except AzureError as error:
-            code = str(getattr(error, "error_code", None) or type(error).__name__)
+            code = getattr(error, "error_code", None) or type(error).__name__
+            code = str(getattr(code, "value", code))  # an enumeration's member, where the SDK knows it
             status = getattr(error, "status_code", None)
-            kind = BlobConflictError if code in _CONFLICTS or status == 412 else StorageError  # noqa: PLR2004
+            kind = StorageError
+            if code in _CONFLICTS or status == HTTPStatus.PRECONDITION_FAILED:
+                kind = BlobConflictError
+            elif status in _REFUSALS:
+                kind = StorageRefusedError
             # Not chained: its text has the answer's body, and that may repeat a signature.
-            raise kind(f"Blob Storage answered {status or 'nothing'} ({code})") from None
+            message = f"Blob Storage answered {status or 'nothing'} ({code}) for container {self._name}"
+            raise kind(message, hint=hint(code)) from None
+        except OperatorError as error:  # of the identity
+            raise StorageRefusedError(error.message, hint=error.hint) from None
         except Exception as error:  # noqa: BLE001  # nonsense makes the SDK raise anything
             raise StorageError(f"Blob Storage failed ({type(error).__name__})") from None
 
-    def _credential(self) -> "ManagedIdentityCredential":
+    def _credential(self) -> "TokenCredential":
         """One for all operations, since it keeps its token."""
         if self._identity is None:
             from azure.identity import ManagedIdentityCredential

@@ -157,7 +157,10 @@ class PartnerCenterClient:
         self._credential.write_back()
 
     def _left(self, ends: float) -> timedelta:
-        return min(ATTEMPT_TIME, timedelta(seconds=max(ends - self._clock.monotonic(), 0.1)))
+        left = ends - self._clock.monotonic()
+        if left <= 0:
+            raise UpstreamTimeoutError("no time was left to ask Partner Center")
+        return min(ATTEMPT_TIME, timedelta(seconds=left))
 
     def _exchange(
         self, token: str, request_id: str, correlation_id: str, time_allowed: timedelta

@@ -23,6 +23,7 @@ from shared.vault import REFRESH_TOKEN_LIFE, StoredToken, Vault
 
 if TYPE_CHECKING:
     import requests
+    from azure.core.credentials import TokenCredential
 
 WRITE_BACK_AGE = timedelta(days=1)
 """A stored token as old as this is replaced by the newest: 89 days are left for a write that fails."""
@@ -41,11 +42,13 @@ class _Newest:
 class Consent:
     """Redeems the refresh token and keeps what comes of it; one redemption or write-back at a time."""
 
-    def __init__(self, settings: PartnerCenterSettings, clock: Clock) -> None:
+    def __init__(
+        self, settings: PartnerCenterSettings, clock: Clock, operator: "TokenCredential | None" = None
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
-        self._home = _home(settings)
+        self._home = _home(settings, operator)
         self._newest: _Newest | None = None
         self._stored: StoredToken | None = None
         self._said = False
@@ -153,10 +156,11 @@ class Consent:
                 return value
 
 
-def _home(settings: PartnerCenterSettings) -> Vault | GivenRefreshToken:
+def _home(settings: PartnerCenterSettings, operator: "TokenCredential | None") -> Vault | GivenRefreshToken:
     match settings.refresh_token:
         case VaultSecret() as secret:
-            return Vault(secret, lambda session: managed_identity(settings.identity_client_id, session))
+            client_id = settings.identity_client_id
+            return Vault(secret, lambda session: operator or managed_identity(client_id, session))
         case GivenRefreshToken() as given:
             return given
 

@@ -12,6 +12,7 @@ UsageSummaryError
 ├── NotCachedError             the caller wanted a stored answer only, and there is none
 └── StorageError               Blob Storage
     ├── BlobConflictError      somebody else wrote first
+    ├── StorageRefusedError    the identity has no role for that
     └── RecordError            the record could not be written, or a run has nothing to record
 
 A message is for the operator: it may name settings and codes and never holds a token, a secret or a body.
@@ -91,6 +92,10 @@ class StorageError(UsageSummaryError):
 
 class BlobConflictError(StorageError):
     """The condition of a write did not hold: somebody else wrote first."""
+
+
+class StorageRefusedError(StorageError):
+    """The identity may not do this; somebody must give it a role."""
 
 
 class RecordError(StorageError):

@@ -9,7 +9,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 
@@ -39,9 +39,10 @@ def keeping(lines: deque[Line]) -> Iterator[None]:
 
 def log_kept(lines: deque[Line]) -> None:
     """Log what was kept, each line once."""
-    while lines:
-        logger, level, line = lines.popleft()
-        logger.log(level, "%s", line)
+    with suppress(IndexError):  # another invocation may log them at the same time
+        while lines:
+            logger, level, line = lines.popleft()
+            logger.log(level, "%s", line)
 
 
 def event(name: str, /, **values: object) -> str:

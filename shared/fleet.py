@@ -8,6 +8,8 @@ All instants in it are the storage service's; to this process it says everything
 
 import hashlib
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -34,6 +36,7 @@ CLOCK_GRAIN = timedelta(seconds=1)
 
 _LONGEST_REST = timedelta(hours=1, minutes=5)  # longer than any back-off: what lasts longer is damaged
 _CLOCK_STEP = timedelta(minutes=5)  # what is fetched later than this from now is damaged
+_DAMAGED = KeyError, ValueError, TypeError, OverflowError
 _NO_BODY = b"{}"  # never an empty blob: the SDK reads one in two requests, between which it may change
 _JSON = "application/json; charset=utf-8"
 
@@ -71,11 +74,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An answer, and the monotonic second at which its call was sent; within CLOCK_GRAIN, if not exact."""
+    """An answer, and the monotonic second at which its call was sent; within CLOCK_GRAIN, if not exact.
+
+    The answer's own instant is by storage's clock, or by this process's where storage did not take part.
+    """
 
     answer: Answer
     sent: float
     is_exact: bool = False
+    is_by_storage: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,14 @@ class Shared:
         """A monotonic second by storage's clock."""
         return self.at + timedelta(seconds=second - self.read)
 
+    def is_newer_than(self, held: Held | None) -> bool:
+        """Whether the answer is newer than one held."""
+        if self.held is None or held is None:
+            return self.held is not None
+        if held.is_by_storage:
+            return self.held.answer.fetched_at > held.answer.fetched_at
+        return self.held.sent > held.sent + CLOCK_GRAIN.total_seconds()
+
     def second(self, instant: datetime) -> float:
         """An instant of storage's clock in monotonic seconds."""
         return self.read + (instant - self.at).total_seconds()
@@ -115,7 +130,11 @@ class Shared:
 class Fleet:
     """The blob of one partner; every method raises StorageError when Blob Storage fails."""
 
-    def __init__(self, container: Container, partner: str, clock: Clock) -> None:
+    def __init__(
+        self, container: Container, partner: str, clock: Clock, *, shares_failures: bool = True
+    ) -> None:
+        """An operator's failures are not shared: another secret or role is wrong than the app's."""
+        self._shares_failures = shares_failures
         self._container = container
         self._name = blob_name(partner)
         self._clock = clock
@@ -126,11 +145,14 @@ class Fleet:
         shared = Shared(self._clock.monotonic(), reading.at)
         if reading.blob is None:
             return shared
-        shared = replace(shared, etag=reading.blob.etag)
-        try:
-            return _decode(reading.blob, shared)
-        except (KeyError, ValueError, TypeError):
-            return shared
+        metadata, shared = reading.blob.metadata, replace(shared, etag=reading.blob.etag)
+        with suppress(*_DAMAGED):
+            shared = replace(shared, held=_decode_answer(reading.blob, shared))
+        with suppress(*_DAMAGED):
+            shared = replace(shared, until=_decode_until(metadata, shared))
+        if shared.keep_away and "failure" in metadata:
+            shared = replace(shared, failure=_decode_failure(metadata["failure"]))
+        return shared
 
     def claim(self, shared: Shared, owner: str) -> Shared | None:
         """Take the claim on what was read; None when another was faster."""
@@ -138,13 +160,17 @@ class Fleet:
         etag = self._put(shared.answer, claim, shared.etag)
         return None if etag is None else replace(shared, etag=etag)
 
-    def back_off(self, claim: Shared, error: UsageSummaryError, until: float) -> None:
-        """Give the claim back, and tell all instances to keep away until a monotonic second, and why."""
+    def back_off(self, claim: Shared, error: UsageSummaryError, until: float) -> bool:
+        """Give the claim back, and tell all instances to keep away until a monotonic second, and why.
+
+        False when the claim was lost meanwhile.
+        """
         reply = error.reply
         said = [reply.status, reply.code, reply.request_id] if reply else None
         failure = json.dumps([type(error).__name__, error.message[:1000], said, error.hint])
         rest = {"until": _text(claim.instant(until) + CLOCK_GRAIN), "failure": failure}
-        self._put(claim.answer, rest, claim.etag)
+        rest = rest if self._shares_failures else {}
+        return self._put(claim.answer, rest, claim.etag) is not None
 
     def publish(self, claim: Shared, answer: Answer) -> bool:
         """Replace answer and claim in one write; False when the claim was lost meanwhile."""
@@ -180,23 +206,36 @@ def _encode(answer: Answer) -> dict[str, str]:
     return metadata
 
 
-def _decode(blob: Blob, shared: Shared) -> Shared:
-    metadata, held, failure, until = blob.metadata, None, None, shared.until
-    if "fetched" in metadata:
-        request_id, fetched_at = metadata["requestid"], _instant(metadata["fetched"])
-        said = [*json.loads(metadata["nousagedata"]), request_id] if "nousagedata" in metadata else None
-        body = blob.content if said is None else b""
-        if _digest(body) != metadata["digest"] or fetched_at > shared.at + _CLOCK_STEP:
-            raise ValueError("not what was written")
-        answer = Answer(body, fetched_at, request_id, metadata["correlationid"], _reply(said))
-        held = Held(answer, shared.second(fetched_at))
-    if "until" in metadata:
-        instant = _instant(metadata["until"])
-        until = shared.second(instant) if instant < shared.at + _LONGEST_REST else until
-    if "failure" in metadata:
-        name, message, said, hint = json.loads(metadata["failure"])
-        failure = _FAILURES[name](str(message), reply=_reply(said), hint=hint and str(hint))
-    return replace(shared, held=held, until=until, failure=failure)
+def _decode_answer(blob: Blob, shared: Shared) -> Held | None:
+    metadata = blob.metadata
+    if "fetched" not in metadata:
+        return None
+    request_id, fetched_at = metadata["requestid"], _instant(metadata["fetched"])
+    said = [*json.loads(metadata["nousagedata"]), request_id] if "nousagedata" in metadata else None
+    body = blob.content if said is None else b""
+    if _digest(body) != metadata["digest"] or fetched_at > shared.at + _CLOCK_STEP:
+        raise ValueError("not what was written")
+    answer = Answer(body, fetched_at, request_id, metadata["correlationid"], _reply(said))
+    return Held(answer, shared.second(fetched_at))
+
+
+def _decode_until(metadata: Mapping[str, str], shared: Shared) -> float:
+    """The end of a claim or a back-off; one that is later than any can be is damaged."""
+    until = _instant(metadata["until"])
+    longest = _LONGEST_REST if "failure" in metadata else CLAIM_LIFE + CLOCK_GRAIN
+    if until > shared.at + longest:
+        raise ValueError("not what was written")
+    return shared.second(until)
+
+
+def _decode_failure(text: str) -> UsageSummaryError:
+    """Why everybody keeps away; a kind that only another version of the app knows counts as unavailable."""
+    try:
+        name, message, said, hint = json.loads(text)
+        kind, reply = _FAILURES.get(name, UpstreamUnavailableError), _reply(said)
+    except _DAMAGED:
+        return UpstreamUnavailableError("another instance could not refresh")
+    return kind(str(message), reply=reply, hint=hint and str(hint))
 
 
 def _reply(said: list[str | None] | None) -> UpstreamReply | None:

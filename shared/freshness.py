@@ -33,6 +33,9 @@ class Decision(Enum):
     """`only-if-cached`, and nothing usable is stored."""
 
 
+FETCHES = {Decision.FETCH_MISSING, Decision.FETCH_STALE, Decision.FETCH_REQUESTED}
+
+
 @dataclass(frozen=True, slots=True)
 class RequestDirectives:
     """What a request's Cache-Control asks for (RFC 9111, 5.2.1); no-store is the caller's own affair."""

@@ -1,9 +1,10 @@
-"""What the operator does about a code with which Entra, Partner Center or Key Vault refuses: a sentence each.
+"""What the operator does about a code with which Entra, Partner Center or Azure refuses: a sentence each.
 
 Codes are good for hints only and decide nothing: they may change, Microsoft says. Sources:
 learn.microsoft.com/entra/identity-platform/reference-error-codes,
 learn.microsoft.com/partner-center/developer/error-codes,
-learn.microsoft.com/azure/key-vault/general/rest-error-codes.
+learn.microsoft.com/azure/key-vault/general/rest-error-codes,
+learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes.
 """
 
 _ANEW = "run python3 -m ops consent"
@@ -156,6 +157,20 @@ _KEY_VAULT = {
     "ObjectIsDeletedButRecoverable": f"Recover the deleted secret in the vault, then {_ANEW}.",
 }
 
+_BLOB_STORAGE = {
+    "AuthorizationPermissionMismatch": (
+        "Give the identity that asked, the app's or your own, the role Storage Blob Data Contributor on the "
+        "container (to read, Reader is enough), and wait a few minutes."
+    ),
+    "AuthorizationFailure": (
+        "Admit the app's subnet, or your own address for ops, in the storage account's networking."
+    ),
+    "AuthenticationFailed": "Check the key in the storage connection string, and the machine's clock.",
+    "KeyBasedAuthenticationNotPermitted": (
+        "Set USAGE_STORAGE__blobServiceUri instead of a connection string, since the account takes no keys."
+    ),
+}
+
 # The SDK's words when the platform gives no token of a managed identity.
 _IDENTITY = {
     "ClientAuthenticationError, CredentialUnavailableError": (
@@ -166,7 +181,7 @@ _IDENTITY = {
 
 _ROWS = [
     (f"AADSTS{code}" if table is _ENTRA and code.isdigit() else code, sentence)
-    for table in (_ENTRA, _PARTNER_CENTER, _KEY_VAULT, _IDENTITY)
+    for table in (_ENTRA, _PARTNER_CENTER, _KEY_VAULT, _BLOB_STORAGE, _IDENTITY)
     for codes, sentence in table.items()
     for code in codes.split(", ")
 ]

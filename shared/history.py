@@ -1,200 +1,241 @@
-"""The record: a day's snapshots, written once, and the history made of them, brought up to date by each run.
+"""The history: what the dated blobs say, in one file for each kind of reader, brought up to date by each run.
 
 The rows of usagesummary.ndjson are the history; csv, latest and manifest follow from it and the snapshots,
 the manifest last. Every write is conditional, so two runs at once converge, and a run that was killed leaves
-nothing that the next one does not finish. A run that finds nothing new writes nothing.
+nothing that the next one does not finish. A run that finds nothing new writes nothing, and needs as many
+requests of storage after ten years as on the second day.
 """
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import date, timedelta
-from itertools import groupby
 
-from shared import snapshots
 from shared.blobs import Blob, Container, ListedBlob, md5
 from shared.clock import Clock
 from shared.errors import BlobConflictError, RecordError
 from shared.events import log_event
-from shared.fleet import Answer
-from shared.snapshots import Row, SnapshotName
-from shared.usage_summary import Json, parse, read_usage_summary
+from shared.record import Found, Record
+from shared.rows import (
+    CSV_TYPE,
+    NDJSON_TYPE,
+    Rows,
+    csv_text,
+    generated_at,
+    is_same,
+    key_of,
+    manifest,
+    missing_days,
+    ndjson,
+    parse_ndjson,
+    source_of,
+)
+from shared.snapshots import JSON_TYPE, PREFIX, DamagedError, SnapshotName, instant_text
+from shared.usage_summary import Json
 
 NDJSON, CSV, LATEST, MANIFEST = "usagesummary.ndjson", "usagesummary.csv", "latest.json", "manifest.json"
 
-_DIGEST = "sha256"  # metadata that whoever else writes a blob does not keep true
+_TYPES = {NDJSON: NDJSON_TYPE, CSV: CSV_TYPE, LATEST: JSON_TYPE, MANIFEST: JSON_TYPE}
+_SHA256 = "sha256"  # metadata that whoever else writes a blob does not keep true
+_SEEN = "seen"
+_DAY = timedelta(days=1)
 _TRIES = 5
-_DAMAGED = ValueError, LookupError, RecursionError  # what a document that is not ours makes its reader raise
+_GAPS_SAID = 31
+
+type Files = dict[str, bytes]
+"""Content by name, in the order in which the files are written."""
+
+type Progress = Callable[[Iterator[Found], int], Iterable[Found]]
+"""Watches long work: is given what is read and how much that will be, and hands it on."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of an answer: the outcome (taken, revised or unchanged) and the day's last snapshot."""
+class Draft:
+    """What the history is to be: its rows, the names that were listed, the damaged blobs and why."""
 
-    outcome: str
-    name: str
+    rows: Rows
+    names: list[SnapshotName]
+    damaged: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """What became of the history: the files written, in that order, its rows and its missing days."""
+    """What became of the history.
+
+    The files written, in that order; the dated blobs whose rows are new in it; the days that have lost a row;
+    the damaged blobs, with the reason; how many rows it has, and the days without one.
+    """
 
     written: list[str]
+    added: list[str]
+    dropped: list[str]
+    damaged: dict[str, str]
     rows: int
-    missing: int
+    missing: list[date]
 
 
-class Record:
-    """The two containers of the record. Every method raises StorageError when Blob Storage fails."""
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A history as read: its rows, and a digest of the names that its last two days had."""
 
-    def __init__(self, snapshot_container: Container, history_container: Container, clock: Clock) -> None:
-        self._snapshots = snapshot_container
-        self._history = history_container
+    rows: Rows = field(default_factory=dict)
+    seen: str | None = None
+
+
+class History:
+    """The container of the history. Every method raises StorageError when Blob Storage fails."""
+
+    def __init__(self, record: Record, container: Container, clock: Clock) -> None:
+        self._record = record
+        self._container = container
         self._clock = clock
 
-    def take(self, answer: Answer) -> Taken:
-        """Write the snapshot of an answer under the day on which it was fetched, unless it says nothing new.
+    def bring_up_to_date(self) -> Updated:
+        """Make the history say what the dated blobs say, reading only those that may hold something new.
 
         Raises RecordError when others keep writing first.
         """
-        members = read_usage_summary(answer.body).members
-        content = snapshots.snapshot(members, answer.fetched_at, answer.request_id, answer.correlation_id)
-        day = answer.fetched_at.date()
-        for _ in range(_TRIES):
-            name, outcome = snapshots.first_name(day), "taken"
-            last = max(self._names(snapshots.day_prefix(day)), default=None)
-            if last is not None:
-                blob = self._snapshots.read(last.name).blob
-                if blob is not None and not _says_more(content, blob.content):
-                    return Taken("unchanged", last.name)
-                name, outcome = snapshots.revision_name(answer.fetched_at), "revised"
-            try:
-                self._snapshots.write(name, content, snapshots.JSON_TYPE, replacing=None)
-            except BlobConflictError:
-                continue
-            return Taken(outcome, name)
-        raise RecordError(f"the snapshot of {day} could not be written: others were faster {_TRIES} times")
+        return self._converge(self._later)
 
-    def bring_up_to_date(self, *, from_scratch: bool = False) -> Updated:
-        """Make the history say what the snapshots say, reading only days that may hold something new.
+    def rebuild(self, progress: Progress) -> Updated:
+        """The same from all dated blobs, with those that others have brought in or damaged."""
+        return self._converge(lambda _: self.draft(progress))
 
-        Raises RecordError when others keep writing first.
-        """
+    def draft(self, progress: Progress) -> Draft:
+        """What a rebuild would make of the dated blobs."""
+        names = self._record.names()
+        return self._draft({}, names, progress(self._record.read(names), len(names)))
+
+    def files(self, draft: Draft) -> Files:
+        """The files of a draft but for the manifest. Raises RecordError when no snapshot can be read."""
+        rows = draft.rows.values()
+        return {NDJSON: ndjson(rows), CSV: csv_text(rows), LATEST: self._latest(draft)}
+
+    def stored(self) -> dict[str, Blob]:
+        """The files that are there."""
+        read = {name: self._container.read(name).blob for name in (NDJSON, CSV, LATEST, MANIFEST)}
+        return {name: blob for name, blob in read.items() if blob is not None}
+
+    def _converge(self, make_draft: Callable[[_Known], Draft]) -> Updated:
         for _ in range(_TRIES):
             try:
-                return self._update(from_scratch=from_scratch)
+                return self._update(make_draft)
             except BlobConflictError:
                 continue
         raise RecordError(f"the history could not be written: others were faster {_TRIES} times")
 
-    def _update(self, *, from_scratch: bool) -> Updated:
-        listed = {blob.name: blob for blob in self._history.list()}
-        head = self._history.read(NDJSON).blob
-        rows = [] if from_scratch or head is None else self._rows(head)
-        known: dict[date, SnapshotName] = {}
-        for source in map(snapshots.source_of, rows):
-            known[source.day] = max(known.get(source.day, source), source)
-        since = max(known, default=None)
-        names = [name for prefix in self._prefixes(since) for name in self._names(prefix)]
-        for day, of_day in groupby(names, key=lambda name: name.day):
-            in_day = list(of_day)
-            if day not in known or in_day[-1] > known[day]:
-                rows = snapshots.merged(rows, self._read_rows(in_day))
-        if not rows:
-            raise RecordError("there is no snapshot that can be read")
-        files = {
-            NDJSON: (snapshots.ndjson(rows), snapshots.NDJSON_TYPE),
-            CSV: (snapshots.csv_text(rows), snapshots.CSV_TYPE),
-            LATEST: (self._latest(rows), snapshots.JSON_TYPE),
-        }
-        written = []
-        for name, (content, content_type) in files.items():
-            there = listed.get(name)
-            if there is None or there.md5 != md5(content):
-                replaced = head if name == NDJSON else there
-                self._write(name, content, content_type, replaced)
+    def _update(self, make_draft: Callable[[_Known], Draft]) -> Updated:
+        listed: dict[str, Blob | ListedBlob] = {blob.name: blob for blob in self._container.list()}
+        head, said = (self._container.read(name).blob for name in (NDJSON, MANIFEST))
+        known = _Known() if head is None else _read(head)
+        draft = make_draft(known)
+        files, written = self.files(draft), list[str]()
+        made = manifest_of(draft, files, generated_at(said.content) if said else None)
+        if said is None or said.content != made:
+            made = manifest_of(draft, files, instant_text(self._clock.now()))
+        for name, content in (files | {MANIFEST: made}).items():
+            there = head if name == NDJSON else listed.get(name)
+            metadata = {_SHA256: hashlib.sha256(content).hexdigest()}
+            if name == NDJSON:
+                metadata[_SEEN] = _seen(draft.names, _last(draft.rows))
+            if there is None or there.md5 != md5(content) or (there is head and head.metadata != metadata):
+                etag = None if there is None else there.etag
+                self._container.write(name, content, _TYPES[name], replacing=etag, metadata=metadata)
                 written.append(name)
-        sizes = {name: (len(content), md5(content)) for name, (content, _) in files.items()}
-        if self._write_manifest(rows, sizes):
-            written.append(MANIFEST)
-        return Updated(written, len(rows), len(snapshots.missing_days(rows)))
+        return _updated(known, draft, written)
 
-    def _rows(self, head: Blob) -> list[Row]:
-        """The rows of the history, none where it is not as a run wrote it."""
-        try:
-            if head.metadata.get(_DIGEST) != _digest(head.content):
-                raise ValueError("not what was written")
-            return snapshots.parse_ndjson(head.content)
-        except _DAMAGED:
-            log_event(_log, logging.WARNING, "history.damaged", blob=NDJSON)
-            return []
+    def _later(self, known: _Known) -> Draft:
+        """What is known, with what the dated blobs say beyond it."""
+        last = _last(known.rows)
+        if last is None:
+            return self.draft(_unwatched)
+        names = [name for prefix in self._prefixes(last.day) for name in self._record.names(prefix)]
+        unread = _recent(names, last)
+        if known.seen == _seen(names, last):  # else an overtaken run has put one among the earlier ones
+            unread = [name for name in unread if name > last]
+        return self._draft(known.rows, names, self._record.read(unread))
 
-    def _prefixes(self, since: date | None) -> Iterator[str]:
-        """What to list: everything, or the months since a day."""
-        if since is None:
-            yield snapshots.PREFIX
-            return
-        # A snapshot has the date of the storage service, whose clock may be ahead of this one; and a run that
-        # was overtaken may have written one of the day before.
-        until = max(since, self._clock.now().date()) + timedelta(days=1)
-        since -= timedelta(days=1)
+    def _draft(self, known: Rows, names: list[SnapshotName], read: Iterable[Found]) -> Draft:
+        rows, damaged = dict(known), dict[str, str]()
+        tomorrow = self._clock.now().date() + _DAY  # by a clock that is ahead of this one
+        for found in read:
+            if found.row is not None and found.name.day <= tomorrow:
+                rows[key_of(found.row)] = found.row
+                continue
+            name, damage = found.name.name, found.damage or "its day is yet to come"
+            damaged[name] = damage
+            log_event(_log, logging.ERROR, "snapshot.damaged", blob=name, message=damage)
+        return Draft({key: rows[key] for key in sorted(rows)}, names, damaged)
+
+    def _prefixes(self, last: date) -> Iterator[str]:
+        """What to list: the months since the day before the last."""
+        # A snapshot has the date of the storage service, whose clock may be ahead of this one.
+        since, until = last - _DAY, max(last, self._clock.now().date()) + _DAY
         months = range(since.year * 12 + since.month - 1, until.year * 12 + until.month)
-        yield from (f"{snapshots.PREFIX}{month // 12:04}/{month % 12 + 1:02}/" for month in months)
+        yield from (f"{PREFIX}{month // 12:04}/{month % 12 + 1:02}/" for month in months)
 
-    def _names(self, prefix: str) -> list[SnapshotName]:
-        listed = (snapshots.parse_name(blob.name) for blob in self._snapshots.list(prefix))
-        return sorted(name for name in listed if name is not None)
-
-    def _read_rows(self, names: Iterable[SnapshotName]) -> Iterator[Row]:
-        for name in names:
-            blob = self._snapshots.read(name.name).blob
-            try:
-                if blob is None or (blob.md5 is not None and blob.md5 != md5(blob.content)):
-                    raise ValueError("not what was written")
-                yield snapshots.row_of(name, blob.content)
-            except _DAMAGED:
-                log_event(_log, logging.ERROR, "snapshot.damaged", blob=name.name)
-
-    def _latest(self, rows: Iterable[Row]) -> bytes:
-        newest = max(map(snapshots.source_of, rows))
-        blob = self._snapshots.read(newest.name).blob
-        if blob is None:
-            raise RecordError(f"{newest.name} is gone")
-        return blob.content
-
-    def _write_manifest(self, rows: list[Row], files: dict[str, tuple[int, bytes]]) -> bool:
-        """Write the manifest, unless the one that is there says the same."""
-        there = self._history.read(MANIFEST).blob
-        if there is not None and snapshots.manifest(rows, files, _generated_at(there)) == there.content:
-            return False
-        content = snapshots.manifest(rows, files, snapshots.instant_text(self._clock.now()))
-        self._write(MANIFEST, content, snapshots.JSON_TYPE, there)
-        return True
-
-    def _write(self, name: str, content: bytes, content_type: str, there: Blob | ListedBlob | None) -> None:
-        replacing, metadata = None if there is None else there.etag, {_DIGEST: _digest(content)}
-        self._history.write(name, content, content_type, replacing=replacing, metadata=metadata)
+    def _latest(self, draft: Draft) -> bytes:
+        """The newest snapshot; not one that has been damaged since it was recorded."""
+        for name in sorted(map(source_of, draft.rows.values()), reverse=True):
+            content = self._record.content(name)
+            if content is not None:
+                return content
+        raise RecordError("there is no snapshot that can be read")
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def manifest_of(draft: Draft, files: Files, generated: Json) -> bytes:
+    """The manifest of a draft and its files."""
+    sizes = {name: (len(content), md5(content)) for name, content in files.items()}
+    return manifest(draft.rows.values(), sizes, generated)
 
 
-def _generated_at(manifest: Blob) -> Json:
-    try:
-        said = parse(manifest.content)
-    except _DAMAGED:
-        return None
-    return said.get("generatedAt") if isinstance(said, dict) else None
+def _read(head: Blob) -> _Known:
+    """The history as read; nothing where it is not as a run wrote it."""
+    damage = "it is not what was written"
+    if head.metadata.get(_SHA256) == hashlib.sha256(head.content).hexdigest():
+        try:
+            rows = {key_of(row): row for row in parse_ndjson(head.content)}
+            return _Known(rows, head.metadata.get(_SEEN))
+        except DamagedError as error:
+            damage = str(error)
+    log_event(_log, logging.WARNING, "history.damaged", blob=NDJSON, message=damage)
+    return _Known()
 
 
-def _says_more(content: bytes, last: bytes) -> bool:
-    """Whether a snapshot was fetched later than the day's last one and has another document."""
-    try:
-        (fetched_at, document), (fetched_before, document_before) = map(snapshots.said_by, (content, last))
-    except _DAMAGED:
-        return True
-    return fetched_at > fetched_before and document != document_before
+def _updated(known: _Known, draft: Draft, written: list[str]) -> Updated:
+    """What has changed; the first run of a day warns of gaps."""
+    missing, before, last = missing_days(draft.rows.values()), _last(known.rows), _last(draft.rows)
+    if missing and last is not None and (before is None or before.day < last.day):
+        newest = [day.isoformat() for day in missing[-_GAPS_SAID:]]
+        log_event(_log, logging.WARNING, "history.gaps", missingDates=len(missing), newest=newest)
+    added = [row for key, row in draft.rows.items() if not is_same(known.rows.get(key), row)]
+    return Updated(
+        written=written,
+        added=[name.name for name in sorted(map(source_of, added))],
+        dropped=sorted(day for day, _ in known.rows.keys() - draft.rows.keys()),
+        damaged=draft.damaged,
+        rows=len(draft.rows),
+        missing=missing,
+    )
+
+
+def _last(rows: Rows) -> SnapshotName | None:
+    return max(map(source_of, rows.values()), default=None)
+
+
+def _recent(names: Iterable[SnapshotName], last: SnapshotName) -> list[SnapshotName]:
+    """Those of the day before the last one on: what a run that was overtaken may still have written."""
+    return [name for name in names if name.day >= last.day - _DAY]
+
+
+def _seen(names: Iterable[SnapshotName], last: SnapshotName | None) -> str:
+    """A digest of the recent names up to the last."""
+    seen = "" if last is None else "\n".join(each.name for each in _recent(names, last) if each <= last)
+    return hashlib.sha256(seen.encode()).hexdigest()
+
+
+def _unwatched(found: Iterator[Found], _: int) -> Iterable[Found]:
+    return found

@@ -20,7 +20,12 @@ from random import uniform
 from typing import TYPE_CHECKING
 
 from shared.clock import Clock
-from shared.errors import OperatorError, StorageError, UpstreamUnavailableError, UsageSummaryError
+from shared.errors import (
+    OperatorError,
+    StorageError,
+    UpstreamUnavailableError,
+    UsageSummaryError,
+)
 from shared.events import Line, keeping, log_event
 from shared.fleet import CLOCK_GRAIN, Answer, Fleet, Held, Shared
 from shared.freshness import Decision, RequestDirectives, decide, is_usable
@@ -67,6 +72,8 @@ class Outcome:
 
     source: Source
     error: UsageSummaryError | None = None
+    decision: Decision | None = None
+    """What made the process ask, once it had adopted what is shared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ class Refreshes:
         """Log lines of refreshes, for the next invocation to log."""
         self._rest: Rest | None = None
         self._flight: Flight | None = None
+        self._look: Future[None] | None = None
         self._fleet = fleet
         self._open_client = open_client
         self._opened: PartnerCenterClient | None = None
@@ -122,6 +130,13 @@ class Refreshes:
         """What to do for a request, given the answer held."""
         return self.weigh(directives)[0]
 
+    def decide_exactly(self, directives: RequestDirectives) -> Decision:
+        """What to do before anybody asks: the floor holds, though storage's clock is coarse."""
+        held, policy = self.held, self._policy
+        if held is not None and not held.is_exact:
+            policy = replace(policy, min_refresh=policy.min_refresh + CLOCK_GRAIN)
+        return decide(None if held is None else self.age(held), directives, policy)
+
     def has_usable(self) -> bool:
         """Whether the answer held may still be served, if only because nothing better is to be had."""
         held = self.held
@@ -137,25 +152,47 @@ class Refreshes:
                 return self._flight, False
             flight = Flight(Future(), directives, is_behind, correlation_id, now)
             flight.outcome.set_running_or_notify_cancel()  # from here on no caller can cancel it
-            threading.Thread(target=self._fly, args=(flight,), name="refresh", daemon=True).start()
-            self._flight = flight
+            try:
+                threading.Thread(target=self._fly, args=(flight,), name="refresh", daemon=True).start()
+                self._flight = flight
+            except RuntimeError:
+                error = UpstreamUnavailableError("this process can start no thread")
+                flight.outcome.set_result(Outcome(Source.STORED, error))
             return flight, True
 
-    def look(self) -> None:
-        """Hold the shared answer, if it is newer; takes as long as storage does."""
-        try:
-            self._read()
-        except StorageError as error:
-            self._say_not_shared(error)
+    def look(self) -> "Future[None]":
+        """A look at the shared answer, which is held if it is newer; one at a time for all callers."""
+        with self._lock:
+            look = self._look
+            if look is None or look.done():
+                look = self._look = Future()
+                look.set_running_or_notify_cancel()
+                try:
+                    threading.Thread(target=self._look_at, args=(look,), name="look", daemon=True).start()
+                except RuntimeError:
+                    look.set_result(None)
+            return look
+
+    def _look_at(self, look: "Future[None]") -> None:
+        with keeping(self.unsaid):
+            try:
+                self._read()
+            except StorageError as error:
+                self._say_not_shared(error)
+            finally:
+                look.set_result(None)
 
     def _fly(self, flight: Flight) -> None:
         with keeping(self.unsaid):  # the thread belongs to no invocation, and may outlive all that wait
+            claim: Shared | Outcome | None = None
             try:
-                outcome = self._refresh(flight)
+                claim = self._claim_or_not(flight)
+                outcome = claim if isinstance(claim, Outcome) else self._fetch(flight, claim)
             except Exception as error:  # noqa: BLE001  # a defect must not leave callers waiting
                 frame = traceback.extract_tb(error.__traceback__)[-1]
                 where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-                outcome = self._give_up(UpstreamUnavailableError(f"a defect: {where}"), None)
+                failure = UpstreamUnavailableError(f"a defect: {where}")
+                outcome = self._give_up(failure, claim if isinstance(claim, Shared) else None)
             with self._lock:
                 if self._flight is flight:  # else it was overdue, and another has begun
                     self._flight = None
@@ -163,15 +200,14 @@ class Refreshes:
             if outcome.source is Source.FETCHED and self._opened is not None:
                 self._opened.settle()
 
-    def _refresh(self, flight: Flight) -> Outcome:
-        """Adopt the shared answer if that is enough, else fetch under the claim, or without storage."""
+    def _claim_or_not(self, flight: Flight) -> Shared | Outcome | None:
+        """The claim, or an outcome that needs none, or nothing where storage does not take part."""
         try:
-            claim = self._claim(flight)
+            return self._claim(flight)
         except StorageError as error:
             self._say_not_shared(error)
             rest = self.rest
-            return self._fetch(flight, None) if rest is None else Outcome(Source.STORED, rest.error)
-        return claim if isinstance(claim, Outcome) else self._fetch(flight, claim)
+            return None if rest is None else Outcome(Source.STORED, rest.error)
 
     def _claim(self, flight: Flight) -> Shared | Outcome:
         """The claim, or an outcome that needs none; waits for another instance's fetch where it must."""
@@ -199,7 +235,7 @@ class Refreshes:
 
     def _settled(self, flight: Flight, shared: Shared) -> Outcome | None:
         """How a flight ends that needs no fetch of its own, now that the shared answer is adopted."""
-        decision, rest = self._decide_exactly(flight.directives), self.rest
+        decision, rest = self.decide_exactly(flight.directives), self.rest
         if decision is Decision.SERVE or (decision is Decision.SERVE_AND_REFRESH and not flight.is_behind):
             return Outcome(Source.STORED)
         if rest is None and shared.keep_away and shared.failure is not None:
@@ -209,13 +245,6 @@ class Refreshes:
         is_enough = flight.is_behind or (decision is Decision.FETCH_STALE and self.has_usable())
         return Outcome(Source.STORED) if shared.keep_away and is_enough else None
 
-    def _decide_exactly(self, directives: RequestDirectives) -> Decision:
-        """What to do before anybody asks: the floor holds, though storage's clock is coarse."""
-        held, policy = self.held, self._policy
-        if held is not None and not held.is_exact:
-            policy = replace(policy, min_refresh=policy.min_refresh + CLOCK_GRAIN)
-        return decide(None if held is None else self.age(held), directives, policy)
-
     def _left(self, since: float) -> timedelta:
         """The time for asking that is left since a monotonic second."""
         return _ASKING_TIME - timedelta(seconds=self._clock.monotonic() - since)
@@ -224,21 +253,21 @@ class Refreshes:
         """What is shared; a newer answer than the one held is held from now on."""
         self.looked_at = self._clock.monotonic()
         shared = self._fleet.read()
-        newer = shared.held
         with self._lock:
-            if newer and (self.held is None or newer.answer.fetched_at > self.held.answer.fetched_at):
-                self.held = newer
+            if shared.is_newer_than(self.held):
+                self.held, self._rest = shared.held, None  # the rest was for want of it
         return shared
 
     def _fetch(self, flight: Flight, claim: Shared | None) -> Outcome:
         """Ask Partner Center, hold what it says and share it, as far as storage takes part."""
         began = self._clock.monotonic()
-        left = self._left(claim.read if claim else flight.began)
+        decision = self.decide(flight.directives)
         try:
             self._opened = self._opened or self._open_client()
+            left = self._left(claim.read if claim else flight.began)
             fetched = self._opened.get_usage_summary(flight.correlation_id, left)
         except UsageSummaryError as error:
-            return self._give_up(error, claim)
+            return replace(self._give_up(error, claim), decision=decision)
         now = self._clock.monotonic()
         by = claim or Shared(now, self._clock.now())
         answer = Answer(
@@ -248,8 +277,10 @@ class Refreshes:
             fetched.correlation_id,
             fetched.no_usage_data,
         )
+        held = Held(answer, fetched.sent, is_exact=True, is_by_storage=claim is not None)
         with self._lock:
-            self.held, self._rest = Held(answer, fetched.sent, is_exact=True), None
+            if self.held is None or held.sent > self.held.sent:  # else this flight was overdue
+                self.held, self._rest = held, None
         log_event(
             _log,
             logging.INFO,
@@ -261,7 +292,7 @@ class Refreshes:
         )
         if claim is not None:
             self._publish(claim, answer)
-        return Outcome(Source.FETCHED)
+        return Outcome(Source.FETCHED, decision=decision)
 
     def _publish(self, claim: Shared, answer: Answer) -> None:
         try:
@@ -291,7 +322,8 @@ class Refreshes:
         )
         if claim is not None:
             try:
-                self._fleet.back_off(claim, error, self._rest.until)
+                if not self._fleet.back_off(claim, error, self._rest.until):
+                    self._read()
             except StorageError as failure:
                 self._say_not_shared(failure)
         return Outcome(Source.FETCHED, error)

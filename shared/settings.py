@@ -95,14 +95,22 @@ class PartnerCenterSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordSettings:
+    """Where the record is kept."""
+
+    storage: StorageConnection
+    snapshot_container: str
+    history_container: str
+    ca_bundle: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings(PartnerCenterSettings):
     """All settings, checked."""
 
-    record_storage: StorageConnection
+    record: RecordSettings
     cache_storage: StorageConnection
     cache_container: str
-    snapshot_container: str
-    history_container: str
     freshness: Freshness
 
 
@@ -111,16 +119,14 @@ def read_settings(environ: Mapping[str, str], exists: Callable[[str], bool] = bo
 
     Raises ConfigurationError, which names every setting that is missing, wrong or contradictory.
     """
-    reader = _Reader(environ)
-    partner_center = _partner_center(reader, exists)
+    reader = _Reader(environ, exists)
+    partner_center = _partner_center(reader)
     record_storage, cache_storage = _storage(reader)
     settings = Settings(
         **{each.name: getattr(partner_center, each.name) for each in fields(partner_center)},
-        record_storage=record_storage,
+        record=_record(reader, record_storage),
         cache_storage=cache_storage,
         cache_container=reader.container("USAGE_CACHE_CONTAINER", "usage-cache"),
-        snapshot_container=reader.container("USAGE_SNAPSHOT_CONTAINER", "usage"),
-        history_container=reader.container("USAGE_HISTORY_CONTAINER", "usage-history"),
         freshness=Freshness(
             fresh=reader.seconds("USAGE_CACHE_FRESH_SECONDS", 3600, at_least=1),
             stale_while_revalidate=reader.seconds(
@@ -138,8 +144,16 @@ def read_partner_center_settings(
     environ: Mapping[str, str], exists: Callable[[str], bool] = bool
 ) -> PartnerCenterSettings:
     """The same without storage and freshness, for those who only sign in."""
-    reader = _Reader(environ)
-    settings = _partner_center(reader, exists)
+    reader = _Reader(environ, exists)
+    settings = _partner_center(reader)
+    reader.raise_faults()
+    return settings
+
+
+def read_record_settings(environ: Mapping[str, str], exists: Callable[[str], bool] = bool) -> RecordSettings:
+    """Where the record is kept, for those who only look after it. Raises ConfigurationError."""
+    reader = _Reader(environ, exists)
+    settings = _record(reader, _storage(reader)[0])
     reader.raise_faults()
     return settings
 
@@ -147,9 +161,11 @@ def read_partner_center_settings(
 class _Reader:
     """Reads values and gathers faults; what it returns beside a fault is never used."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], exists: Callable[[str], bool]) -> None:
         self._environ = environ
+        self._exists = exists
         self.faults: list[str] = []
+        self.ca_bundle = self.file("REQUESTS_CA_BUNDLE") or self.file("SSL_CERT_FILE")
 
     def text(self, name: str) -> str:
         return self._environ.get(name, "").strip()
@@ -166,6 +182,12 @@ class _Reader:
         if not is_right(value):
             self.fault(name, allowed)
         return value
+
+    def file(self, name: str) -> str | None:
+        path = self.text(name) or None
+        if path is not None and not self._exists(path):
+            self.fault(name, "the path of a file that exists")
+        return path
 
     def container(self, name: str, default: str) -> str:
         if not self.text(name):
@@ -218,11 +240,8 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def _partner_center(reader: _Reader, exists: Callable[[str], bool]) -> PartnerCenterSettings:
-    ca_bundle = next(filter(reader.text, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")), None)
-    for name in (ca_bundle, "PARTNER_CENTER_CLIENT_CERTIFICATE_PATH"):
-        if name and reader.text(name) and not exists(reader.text(name)):
-            reader.fault(name, "the path of a file that exists")
+def _partner_center(reader: _Reader) -> PartnerCenterSettings:
+    reader.file("PARTNER_CENTER_CLIENT_CERTIFICATE_PATH")
     return PartnerCenterSettings(
         cloud=_cloud(reader),
         tenant_id=reader.such(
@@ -234,7 +253,7 @@ def _partner_center(reader: _Reader, exists: Callable[[str], bool]) -> PartnerCe
         client_authentication=_client_authentication(reader),
         refresh_token=_refresh_token(reader),
         identity_client_id=reader.text("AZURE_CLIENT_ID") or None,
-        ca_bundle=reader.text(ca_bundle) if ca_bundle else None,
+        ca_bundle=reader.ca_bundle,
     )
 
 
@@ -285,6 +304,15 @@ def _refresh_token(reader: _Reader) -> VaultSecret | GivenRefreshToken:
             reader.fault(name, "a secret's address without a version: https://<vault>/secrets/<name>")
         return VaultSecret("", "")
     return VaultSecret(f"https://{address.netloc}", path[1])
+
+
+def _record(reader: _Reader, storage: StorageConnection) -> RecordSettings:
+    return RecordSettings(
+        storage=storage,
+        snapshot_container=reader.container("USAGE_SNAPSHOT_CONTAINER", "usage"),
+        history_container=reader.container("USAGE_HISTORY_CONTAINER", "usage-history"),
+        ca_bundle=reader.ca_bundle,
+    )
 
 
 def _storage(reader: _Reader) -> tuple[StorageConnection, StorageConnection]:

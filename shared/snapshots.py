@@ -1,52 +1,29 @@
-"""The record's documents, pure: where a snapshot lies, what is in it, and what the history makes of it.
+"""Snapshots, pure: where one lies, what is in it, and whether what is there is one.
 
-A snapshot is written once and never changed. The history can be made of the snapshots alone, byte for byte.
+A snapshot is written once and never changed.
 """
 
-import base64
-import csv
-import io
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 from simplejson import RawJSON
 
-from shared.usage_summary import Json, dump, parse
+from shared.usage_summary import Json, dump, is_finite, parse
 
 SCHEMA_VERSION = 1
 PREFIX = "usagesummary/v1/"
 JSON_TYPE = "application/json; charset=utf-8"
-NDJSON_TYPE = "application/x-ndjson; charset=utf-8"
-CSV_TYPE = "text/csv; charset=utf-8"
 
 _NAME = re.compile(
     r"usagesummary/v1/(\d{4})/(\d\d)/(\d\d)/usagesummary(?:\.([01]\d[0-5]\d[0-5]\d|2[0-3][0-5]\d[0-5]\d)Z)?\.json",
     re.ASCII,
 )
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_CHANGES_AT_EACH_FETCH = "etag"  # of the resource, in its attributes; nothing promises that it stays
 
-COLUMNS = (
-    "snapshotDate",
-    "fetchedAt",
-    "billingStartDate",
-    "billingEndDate",
-    "totalCost",
-    "currencyCode",
-    "currencyLocale",
-    "customersOverBudget",
-    "customersTrendingOver",
-    "customersWithUsageBasedSubscription",
-    "lastModifiedDate",
-    "resourceId",
-    "resourceName",
-    "schemaVersion",
-    "sourceBlob",
-)
-_BILLING_DATES = {"billingStartDate", "billingEndDate"}
 
-type Row = dict[str, Json]
+class DamagedError(ValueError):
+    """A document of the record is not what it is to be; the text says why and holds nothing of it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -99,96 +76,40 @@ def snapshot(members: dict[str, Json], fetched_at: datetime, request_id: str, co
     )
 
 
-def said_by(content: bytes) -> tuple[str, bytes]:
-    """When a snapshot's document was fetched, and the document in one form. Raises ValueError."""
-    document = _members(parse(content))
-    return str(document["fetchedAt"]), dump(document["usageSummary"])
+def is_news(content: bytes, last: bytes) -> bool:
+    """Whether a snapshot was fetched later than the day's last one and its document says something else."""
+    try:
+        (fetched_at, document), (fetched_before, document_before) = map(_said, (content, last))
+    except DamagedError:
+        return True
+    return fetched_at > fetched_before and dump(document) != dump(document_before)
 
 
-def row_of(name: SnapshotName, content: bytes) -> Row:
-    """The history's row for a snapshot. Raises ValueError or LookupError for what is none of that day."""
-    document = _members(parse(content))
-    version, summary = document["schemaVersion"], _members(document["usageSummary"])
+def read_snapshot(name: SnapshotName, content: bytes) -> tuple[str, dict[str, Json]]:
+    """When the document in a snapshot was fetched, and its members. Raises DamagedError."""
+    document = members_of(content)
+    version, summary = document.get("schemaVersion"), document.get("usageSummary")
     if not isinstance(version, RawJSON) or version.encoded_json != str(SCHEMA_VERSION):
-        raise ValueError("another schemaVersion")
-    if document["snapshotDate"] != name.day.isoformat():
-        raise ValueError("snapshotDate is not the date in the name")
-    values = summary | {
-        "snapshotDate": document["snapshotDate"],
-        "fetchedAt": document["fetchedAt"],
-        "schemaVersion": version,
-        "sourceBlob": name.name,
-    }
-    return {column: _cell(column, values.get(column)) for column in COLUMNS}
+        raise DamagedError(f"its schemaVersion is not {SCHEMA_VERSION}")
+    if document.get("snapshotDate") != name.day.isoformat():
+        raise DamagedError("its snapshotDate is not the date in its name")
+    fetched_at = document.get("fetchedAt")
+    if not isinstance(fetched_at, str) or not _is_instant_of(name.day, fetched_at):
+        raise DamagedError("its fetchedAt is no instant of that day, in UTC and whole seconds")
+    if not isinstance(summary, dict) or not is_finite(summary.get("totalCost")):
+        raise DamagedError("its usageSummary has no finite number totalCost")
+    return fetched_at, summary
 
 
-def merged(rows: Iterable[Row], later: Iterable[Row]) -> list[Row]:
-    """The rows with later ones in them: of each day and billing period the last, in the history's order."""
-    last = {_key(row): row for each in (rows, later) for row in each}
-    return [last[key] for key in sorted(last)]
-
-
-def ndjson(rows: Iterable[Row]) -> bytes:
-    """The history, a JSON object a line."""
-    return b"".join(dump(row) + b"\n" for row in rows)
-
-
-def parse_ndjson(content: bytes) -> list[Row]:
-    """The rows of a history. Raises ValueError where it is not as `ndjson` writes it."""
-    rows = [_members(parse(line)) for line in content.splitlines()]
-    if any(tuple(row) != COLUMNS or source_of(row).day != day_of(row) for row in rows):
-        raise ValueError("not a history's rows")
-    if ndjson(merged(rows, ())) != content:
-        raise ValueError("not a history as written")
-    return rows
-
-
-def csv_text(rows: Iterable[Row]) -> bytes:
-    """The history for spreadsheets: RFC 4180 but for its line ends, which are LF; null is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_csv_cell(row[column]) for column in COLUMNS] for row in rows)
-    return text.getvalue().encode(errors="replace")
-
-
-def manifest(rows: Sequence[Row], files: dict[str, tuple[int, bytes]], generated_at: Json) -> bytes:
-    """What the history holds; `files` are sizes (bytes) and MD5 digests by name."""
-    days = sorted(map(day_of, rows))
-    document: dict[str, Json] = {
-        "schemaVersion": RawJSON(str(SCHEMA_VERSION)),
-        "dataset": "usagesummary",
-        "generatedAt": generated_at,
-        "firstDate": days[0].isoformat(),
-        "lastDate": days[-1].isoformat(),
-        "rows": RawJSON(str(len(rows))),
-        "missingDates": [day.isoformat() for day in missing_days(rows)],
-        "files": [
-            {"name": name, "size": RawJSON(str(size)), "md5": base64.b64encode(digest).decode()}
-            for name, (size, digest) in files.items()
-        ],
-    }
-    return dump(document, indent=2) + b"\n"
-
-
-def missing_days(rows: Iterable[Row]) -> list[date]:
-    """The days between the first and the last that have no row."""
-    days = set(map(day_of, rows))
-    first, last = min(days), max(days)
-    return [day for n in range((last - first).days) if (day := first + timedelta(days=n)) not in days]
-
-
-def source_of(row: Row) -> SnapshotName:
-    """The snapshot that a row was made of. Raises ValueError."""
-    name = parse_name(str(row["sourceBlob"]))
-    if name is None:
-        raise ValueError("sourceBlob is no snapshot's name")
-    return name
-
-
-def day_of(row: Row) -> date:
-    """The day of a history's row. Raises ValueError."""
-    return date.fromisoformat(str(row["snapshotDate"]))
+def members_of(content: bytes) -> dict[str, Json]:
+    """The members of a JSON object. Raises DamagedError where there is none."""
+    try:
+        value = parse(content)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise DamagedError("it is no JSON object in UTF-8")
+    return value
 
 
 def instant_text(instant: datetime) -> str:
@@ -196,27 +117,22 @@ def instant_text(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _key(row: Row) -> tuple[str, str]:
-    return str(row["snapshotDate"]), str(row["billingStartDate"] or "")
+def _said(content: bytes) -> tuple[str, Json]:
+    """When a snapshot's document was fetched, and the document without what may change at each fetch."""
+    document = members_of(content)
+    fetched_at, summary = document.get("fetchedAt"), document.get("usageSummary")
+    if not isinstance(fetched_at, str) or not isinstance(summary, dict):
+        raise DamagedError("it has no usageSummary")
+    attributes = summary.get("attributes")
+    if isinstance(attributes, dict):
+        kept = {name: value for name, value in attributes.items() if name != _CHANGES_AT_EACH_FETCH}
+        summary = summary | {"attributes": kept}
+    return fetched_at, summary
 
 
-def _cell(column: str, value: Json) -> Json:
-    """A scalar as it came; a billing date is the calendar date as written, without conversion of zones."""
-    if isinstance(value, dict | list):
-        return None
-    if column in _BILLING_DATES:
-        found = _DATE.match(value) if isinstance(value, str) else None
-        return found[0] if found else None
-    return value
-
-
-def _csv_cell(value: Json) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else dump(value).decode()
-
-
-def _members(value: Json) -> dict[str, Json]:
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004  # the document is wrong, not the program
-    return value
+def _is_instant_of(day: date, text: str) -> bool:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return instant.tzinfo is not None and instant_text(instant) == text and instant.date() == day

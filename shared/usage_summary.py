@@ -50,7 +50,7 @@ def read_usage_summary(body: bytes) -> UsageSummary:
         raise UpstreamInvalidError("the answer is not JSON in UTF-8") from None
     if not isinstance(document, dict):
         raise UpstreamInvalidError("the answer is not a JSON object")
-    if not _is_finite(document.get("totalCost")):
+    if not is_finite(document.get("totalCost")):
         raise UpstreamInvalidError("the answer has no finite number totalCost")
     attributes = document.get("attributes")
     object_type = attributes.get("objectType") if isinstance(attributes, dict) else None
@@ -83,14 +83,14 @@ def dump(value: Json, *, indent: int | None = None) -> bytes:
         return simplejson.dumps(value, indent=indent, separators=separators).encode()
 
 
+def is_finite(value: Json) -> bool:
+    """Whether a value is a number that callers, who have IEEE doubles, read as finite."""
+    return isinstance(value, RawJSON) and math.isfinite(float(value.encoded_json))
+
+
 def _without_personal_data(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     return {name: value for name, value in pairs if name.casefold() != _PERSONAL}
 
 
 def _refuse(constant: str) -> Json:
     raise ValueError(constant)
-
-
-def _is_finite(value: Json) -> bool:
-    """Whether a value is a number that callers, who have IEEE doubles, read as finite."""
-    return isinstance(value, RawJSON) and math.isfinite(float(value.encoded_json))

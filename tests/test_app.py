@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from azure.core.credentials import AccessToken
+from azure.identity import ManagedIdentityCredential
 from azure.storage.blob import (
     AccountSasPermissions,
     BlobServiceClient,
@@ -21,7 +23,7 @@ from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Exchange, Service, Simulator, World
 from shared.answers import Result
 from shared.app import App
-from shared.blobs import Container
+from shared.blobs import Container, Reading
 from shared.clock import Clock
 from shared.errors import (
     BlobConflictError,
@@ -29,15 +31,18 @@ from shared.errors import (
     ConsentRequiredError,
     NotCachedError,
     RecordError,
-    StorageError,
+    StorageRefusedError,
     UpstreamRefusedError,
     UpstreamUnavailableError,
     UsageSummaryError,
 )
+from shared.events import event
 from shared.fleet import Answer, Fleet
 from shared.freshness import NO_DIRECTIVES, RequestDirectives
 from shared.http import respond
+from shared.record import Record
 from shared.refreshes import Source
+from shared.settings import ClientSecret, Settings
 from tests.conftest import ManualClock, beside, events, partner_of, shared_name
 
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
@@ -76,6 +81,10 @@ class Place:
 
     def container(self, setting: str) -> ContainerClient:
         return self.service.get_container_client(self.environ[setting])
+
+    @property
+    def record(self) -> Record:
+        return Record(beside(self.container("USAGE_SNAPSHOT_CONTAINER")))
 
     @property
     def cache(self) -> Container:
@@ -123,13 +132,28 @@ def today() -> datetime:
 
 
 def first_of_today() -> str:
-    return f"usagesummary/v1/{today():%Y/%m/%d}/usagesummary.json"
+    return snapshot_of(today())
+
+
+def snapshot_of(day: datetime) -> str:
+    return f"usagesummary/v1/{day:%Y/%m/%d}/usagesummary.json"
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the runs came to: outcomes, then failures."""
     done, failed = (events(caplog, f"snapshot.{name}") for name in ("done", "failed"))
     return [*(line["outcome"] for line in done), *(line["error"] for line in failed)]
+
+
+@pytest.fixture
+def storages_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage has the test's clock, in whole seconds."""
+    read = Container.read
+
+    def read_then(container: Container, name: str) -> Reading:
+        return replace(read(container, name), at=place.clock.instant.replace(microsecond=0))
+
+    monkeypatch.setattr(Container, "read", read_then)
 
 
 @pytest.fixture(autouse=True)
@@ -198,6 +222,175 @@ def test_digits_are_the_same_everywhere_and_personal_data_reaches_callers_only(p
     for text in digits.values():
         assert f",{text},".encode() in record["usagesummary.csv"]
     assert not [name for name, content in record.items() if b"nordlys.example" in content]
+
+
+def test_a_run_says_in_one_line_what_came_of_it_and_returns_the_same(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = place.start()
+    outcomes = [app.take_snapshot() for _ in range(2)]
+    first, second = events(caplog, "snapshot.done")
+    (call,) = place.calls()
+    assert first == {
+        "event": "snapshot.done",
+        "outcome": "taken",
+        "fetchedAt": json.loads(place.blobs()[first_of_today()][1])["fetchedAt"],
+        "requestId": call.headers["ms-requestid"],
+        "answerSeconds": 0.0,
+        "blob": first_of_today(),
+        "written": ["usagesummary.ndjson", "usagesummary.csv", "latest.json", "manifest.json"],
+        "repaired": 0,
+        "damaged": 0,
+        "rows": 1,
+        "missingDates": 0,
+        "seconds": 0.0,
+    }
+    assert second == first | {"outcome": "unchanged", "written": []}
+    for outcome, line in zip(outcomes, (first, second), strict=True):
+        assert outcome["repairedBlobs"] is None
+        assert json.loads(event("snapshot.done", **outcome)) == line
+
+
+@pytest.mark.parametrize("left", [HISTORY, ["manifest.json"]], ids=["all", "the last"])
+def test_an_unchanged_run_that_finishes_what_a_killed_one_left_has_repaired_it(
+    place: Place, caplog: pytest.LogCaptureFixture, left: list[str]
+) -> None:
+    app = place.start()
+    app.take_snapshot()
+    before = place.blobs()
+    for name in left:
+        place.container("USAGE_HISTORY_CONTAINER").delete_blob(name)
+    for _ in range(2):
+        app.take_snapshot()
+    assert said(caplog) == ["taken", "repaired", "unchanged"]
+    line = events(caplog, "snapshot.done")[1]
+    assert (sorted(line["written"]), line["repaired"], "repairedBlobs" in line) == (left, 0, False)
+    assert {name: text for name, (_, text) in place.blobs().items() if name != "manifest.json"} == {
+        name: text for name, (_, text) in before.items() if name != "manifest.json"
+    }
+
+
+def test_a_run_names_what_earlier_runs_had_left_out_of_the_history(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    for days in range(40, 0, -1):
+        place.record.take(replace(OLD, fetched_at=today() - timedelta(days=days)))
+    place.start().take_snapshot()
+    (line,) = events(caplog, "snapshot.done")
+    assert (line["outcome"], line["repaired"], line["rows"]) == ("taken", 40, 41)
+    assert line["repairedBlobs"] == [snapshot_of(today() - timedelta(days=days)) for days in range(31, 0, -1)]
+
+
+def test_a_run_counts_damaged_snapshots_and_missing_days(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    for days in (4, 2):
+        place.record.take(replace(OLD, fetched_at=today() - timedelta(days=days)))
+    damaged = snapshot_of(today() - timedelta(days=2))
+    place.container("USAGE_SNAPSHOT_CONTAINER").upload_blob(damaged, b"garbage", overwrite=True)
+    place.start().take_snapshot()
+    (line,) = events(caplog, "snapshot.done")
+    assert (line["damaged"], line["missingDates"], line["rows"], line["repaired"]) == (1, 3, 2, 1)
+    assert [line["blob"] for line in events(caplog, "snapshot.damaged")] == [damaged]
+    assert [line["missingDates"] for line in events(caplog, "history.gaps")] == [3]
+
+
+def test_a_dry_run_writes_nothing_to_the_record_and_says_what_it_would(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = place.start()
+    outcome = app.take_snapshot(dry_run=True)
+    assert (outcome["outcome"], outcome["blob"]) == ("taken", first_of_today())
+    assert not {"written", "rows"} & outcome.keys()
+    assert not place.blobs()
+    app.take_snapshot()
+    before = place.blobs()
+    assert app.take_snapshot(dry_run=True)["outcome"] == "unchanged"
+    assert place.blobs() == before
+    assert said(caplog) == ["taken", "taken", "unchanged"]
+
+
+@pytest.mark.usefixtures("storages_time")
+@pytest.mark.parametrize("floor", [60, 120])
+def test_just_after_midnight_a_run_waits_until_the_fleet_may_refresh(
+    place: Place, caplog: pytest.LogCaptureFixture, floor: int
+) -> None:
+    place.clock.instant = today() + timedelta(days=1, seconds=-10)
+    assert ask(place.start()).source is Source.FETCHED
+    place.clock.advance(seconds=15)
+    place.start(USAGE_CACHE_MIN_REFRESH_SECONDS=str(floor)).take_snapshot()
+    assert place.clock.slept == [floor + 1]
+    assert place.blobs().keys() == {snapshot_of(today() + timedelta(days=1)), *HISTORY}
+    assert len(place.calls()) == 2
+    (line,) = events(caplog, "snapshot.done")
+    assert (line["outcome"], line["answerSeconds"], line["seconds"]) == ("taken", floor + 1, floor + 1)
+
+
+@pytest.mark.usefixtures("storages_time")
+def test_a_run_that_had_to_wait_longer_than_two_minutes_fails_at_once(place: Place) -> None:
+    place.clock.instant = today() + timedelta(days=1, seconds=-10)
+    ask(place.start())
+    place.clock.advance(seconds=15)
+    with pytest.raises(RecordError, match="of an earlier day, and may not be refreshed yet"):
+        place.start(USAGE_CACHE_MIN_REFRESH_SECONDS="121").take_snapshot()
+    assert place.clock.slept == []
+    assert not place.blobs()
+
+
+@pytest.mark.usefixtures("storages_time")
+def test_a_run_that_waited_and_then_fails_says_so_and_writes_nothing(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.clock.instant = today() + timedelta(days=1, seconds=-10)
+    ask(place.start())
+    place.clock.advance(seconds=15)
+    place.world.choose("role-missing")
+    with pytest.raises(UpstreamRefusedError):
+        place.start().take_snapshot()
+    (line,) = events(caplog, "snapshot.failed")
+    assert (line["error"], line["seconds"]) == ("UpstreamRefusedError", 61.0)
+    assert "Admin agent" in line["hint"]
+    assert line["requestId"] == place.calls()[-1].headers["ms-requestid"]
+    assert not place.blobs()
+
+
+class Operator:
+    """Somebody who is not signed in."""
+
+    def get_token(self, *_: str, **__: object) -> AccessToken:
+        raise ConfigurationError("nobody is signed in", hint="Run az login.")
+
+
+@pytest.mark.parametrize("container", ["USAGE_STORAGE", "AzureWebJobsStorage"])
+def test_an_operator_who_is_not_signed_in_is_told_so(
+    place: Place, simulator: Simulator, caplog: pytest.LogCaptureFixture, container: str
+) -> None:
+    environ = place.environ | {container: "", f"{container}__blobServiceUri": simulator.url}
+    environ |= {"USAGE_STORAGE": place.up} if container != "USAGE_STORAGE" else {}
+    ask(place.start())
+    with pytest.raises((ConfigurationError, StorageRefusedError), match="nobody is signed in") as failed:
+        App(environ, place.clock.clock(), Operator()).take_snapshot()
+    assert failed.value.hint == "Run az login."
+    assert said(caplog) == [type(failed.value).__name__]
+
+
+def test_an_operator_s_settings_are_prepared_when_somebody_has_to_sign_in(place: Place) -> None:
+    prepared: list[Settings] = []
+
+    def prepare(settings: Settings) -> Settings:
+        prepared.append(settings)
+        right = ClientSecret(place.environ["PARTNER_CENTER_CLIENT_SECRET"])
+        return replace(settings, client_authentication=right)
+
+    environ = place.environ | {"PARTNER_CENTER_CLIENT_SECRET": "wrong"}
+    operator = ManagedIdentityCredential(
+        client_id=place.world.managed_identity_client_id,
+        connection_verify=place.environ["REQUESTS_CA_BUNDLE"],
+    )
+    app = App(environ, place.clock.clock(), operator, prepare)
+    assert not prepared
+    assert [app.take_snapshot()["outcome"] for _ in range(2)] == ["taken", "unchanged"]
+    assert [each.client_authentication for each in prepared] == [ClientSecret("wrong")]
 
 
 def test_two_instances_at_the_same_moment_take_one_snapshot(
@@ -300,9 +493,9 @@ def test_a_record_that_takes_no_write_fails_the_run_and_no_caller(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = place.start(USAGE_STORAGE=place.read_only)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageRefusedError):
         app.take_snapshot()
-    assert said(caplog) == ["StorageError"]
+    assert said(caplog) == ["StorageRefusedError"]
     assert ask(app).is_plain_hit
 
 

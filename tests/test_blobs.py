@@ -11,12 +11,20 @@ from pathlib import Path
 
 import pytest
 import trustme
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
+from azure.identity import ManagedIdentityCredential
 from azure.storage.blob import BlobBlock, ContainerClient
 
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Fault, Service, Simulator
 from shared.blobs import QUICK, Container, Reading
-from shared.errors import BlobConflictError, StorageError
+from shared.errors import (
+    BlobConflictError,
+    ConfigurationError,
+    StorageError,
+    StorageRefusedError,
+)
 from shared.settings import Settings, StorageConnection
 from tests.test_deadlines import Talk, peer, saying
 
@@ -273,6 +281,86 @@ def test_storage_follows_the_ca_bundle(simulator: Simulator, settings: Settings,
     with pytest.raises(StorageError):
         opened(by_identity(simulator), settings).read(NAME)
     assert simulator.world.exchanges == []
+
+
+REFUSALS = [
+    ("403 Forbidden", "AuthorizationPermissionMismatch", "Storage Blob Data Contributor"),
+    ("403 Forbidden", "AuthorizationFailure", "networking"),
+    ("403 Forbidden", "AuthenticationFailed", "key"),
+    ("403 Forbidden", "KeyBasedAuthenticationNotPermitted", "USAGE_STORAGE__blobServiceUri"),
+    ("403 Forbidden", "InsufficientAccountPermissions", None),
+    ("401 Unauthorized", "InvalidAuthenticationInfo", None),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "hinted"), REFUSALS)
+def test_a_refusal_of_storage_is_one_with_a_hint_where_there_is_one(
+    settings: Settings, status: str, code: str, hinted: str | None
+) -> None:
+    with peer(http(f"{status}\r\nx-ms-error-code: {code}".encode())) as address:
+        container = opened(at(address), settings)
+        assert set(outcomes(container).values()) == {StorageRefusedError}
+        with pytest.raises(StorageRefusedError) as refused:
+            container.read(NAME)
+    assert f"{status[:3]} ({code}) for container usage" in str(refused.value)
+    assert (hinted is None) == (refused.value.hint is None)
+    assert (hinted or "") in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("412 Precondition Failed", "ConditionNotMet"),
+        ("412 Precondition Failed", "LeaseIdMissing"),
+        ("409 Conflict", "BlobAlreadyExists"),
+        ("409 Conflict", "BlobImmutableDueToPolicy"),
+    ],
+)
+def test_a_write_against_what_is_there_is_a_conflict(settings: Settings, status: str, code: str) -> None:
+    with peer(http(f"{status}\r\nx-ms-error-code: {code}".encode())) as address:
+        assert outcomes(opened(at(address), settings))["write"] is BlobConflictError
+
+
+class Identity:
+    """One that gives no token, and why."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def get_token(self, *_: str, **__: object) -> AccessToken:
+        raise self._error
+
+
+def test_an_operator_who_gets_no_token_is_refused_by_storage(
+    simulator: Simulator, settings: Settings
+) -> None:
+    error = ConfigurationError("nobody is signed in", hint="Run az login.")
+    container = Container("usage", by_identity(simulator), QUICK, settings.ca_bundle, Identity(error))
+    assert set(outcomes(container).values()) == {StorageRefusedError}
+    with pytest.raises(StorageRefusedError, match="nobody is signed in") as refused:
+        container.read(NAME)
+    assert refused.value.hint == "Run az login."
+    assert simulator.world.exchanges == []
+
+
+@pytest.mark.parametrize("error", [ClientAuthenticationError("canary"), RuntimeError("canary")])
+def test_an_identity_s_foreign_error_is_storages(
+    simulator: Simulator, settings: Settings, error: Exception
+) -> None:
+    container = Container("usage", by_identity(simulator), QUICK, settings.ca_bundle, Identity(error))
+    with pytest.raises(StorageError) as raised:
+        container.read(NAME)
+    assert "canary" not in str(raised.value)
+
+
+def test_an_identity_that_is_given_is_asked_in_the_platforms_place(
+    simulator: Simulator, settings: Settings
+) -> None:
+    operator = ManagedIdentityCredential(
+        client_id=simulator.world.managed_identity_client_id, connection_verify=str(settings.ca_bundle)
+    )
+    elsewhere = StorageConnection(blob_service_uri=simulator.url, client_id="of no identity here")
+    assert Container("usage", elsewhere, QUICK, settings.ca_bundle, operator).read(NAME).blob is None
 
 
 @pytest.mark.parametrize("headers", [{}, {"retry-after": "3"}])

@@ -2,6 +2,7 @@ import gzip
 import json
 import socket
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -10,12 +11,14 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import requests
 import trustme
 
 from dev.simulator import SCENARIOS, Delivery, Exchange, Fault, Service, Simulator, World
 from dev.simulator.world import BOM, DOCUMENT, SECRET_NAME
 from shared.auth import AppUserCredential
 from shared.client import Fetched, PartnerCenterClient
+from shared.deadlines import session_for
 from shared.errors import (
     ConsentRequiredError,
     UpstreamInvalidError,
@@ -397,3 +400,38 @@ def test_a_certificate_of_a_foreign_ca_is_unavailable(
     distrustful = replace(direct, ca_bundle=str(tmp_path / "foreign.pem"))
     error = failing(client_of(distrustful, manual_clock, sign_in=direct))
     assert (type(error), calls(world)) == (UpstreamUnavailableError, [])
+
+
+def test_no_call_leaves_when_the_sign_in_took_all_the_time(
+    client: PartnerCenterClient, world: World, manual_clock: ManualClock
+) -> None:
+    world.observer = lambda exchange: manual_clock.advance(seconds=51 * (exchange.method == "POST"))
+    assert isinstance(failing(client), UpstreamTimeoutError)
+    assert crossed(world) == ENTRA_TWICE
+
+
+def test_the_instant_is_that_at_which_the_answered_call_was_sent(
+    client: PartnerCenterClient, world: World, manual_clock: ManualClock
+) -> None:
+    sent: list[float] = []
+
+    def take_long(exchange: Exchange) -> None:
+        if exchange.service is PC:
+            sent.append(manual_clock.instant.timestamp())
+            manual_clock.advance(seconds=20)
+
+    world.observer = take_long
+    world.faults[PC] = replace(DOWN, times=1)
+    assert client.get_usage_summary(ID, BUDGET).sent == sent[1] > sent[0] + 20
+
+
+def test_an_attempt_may_take_40_seconds(client: PartnerCenterClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[timedelta] = []
+
+    def watched(duration: timedelta, ca_bundle: str | None) -> AbstractContextManager[requests.Session]:
+        allowed.append(duration)
+        return session_for(duration, ca_bundle)
+
+    monkeypatch.setattr("shared.client.session_for", watched)
+    client.get_usage_summary(ID, BUDGET)
+    assert timedelta(seconds=40) < allowed[0] <= BUDGET

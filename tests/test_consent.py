@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
+from azure.core.credentials import AccessToken
 
 from dev.simulator import Delivery, Fault, Service, Simulator, World
 from dev.simulator.world import PARTNER_CENTER, SECRET_NAME
@@ -71,7 +72,7 @@ def oldest_redeemed(world: World) -> timedelta:
 HOURLY = [pytest.mark.nightly, pytest.mark.timeout(3600)]
 
 
-@pytest.mark.parametrize("step", [20 * HOUR, pytest.param(HOUR, marks=HOURLY)])
+@pytest.mark.parametrize("step", [34 * HOUR, pytest.param(HOUR, marks=HOURLY)])
 def test_three_instances_live_for_400_days_on_at_most_one_version_a_day(
     instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock, step: timedelta
 ) -> None:
@@ -270,6 +271,22 @@ def test_what_entra_refused_is_said_though_the_vault_is_down(
     (line,) = events(caplog, "refresh_token.refused")
     assert "AADSTS50173" in line["message"]
     assert "password reset" in line["hint"]
+
+
+class Stranger:
+    """An operator who is not signed in."""
+
+    def get_token(self, *_: str, **__: object) -> AccessToken:
+        raise ConfigurationError("nobody is signed in")
+
+
+def test_the_vault_is_used_as_the_operator_where_one_is_given(
+    settings: Settings, manual_clock: ManualClock, world: World
+) -> None:
+    credential = AppUserCredential(settings, manual_clock.clock(), Stranger())
+    with pytest.raises(ConfigurationError, match="nobody is signed in"):
+        credential.get_token(SCOPE)
+    assert {each.service for each in world.exchanges} <= {VAULT}  # which says whom it trusts
 
 
 def test_a_write_back_keeps_no_caller_waiting(

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import pytest
 from azure.storage.blob import BlobServiceClient
-from httplint import HttpResponseLinter, levels
 
 from dev.azurite import ACCOUNT, ACCOUNT_KEY
+from tests.test_http import complaints
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,14 +81,8 @@ class Running:
     def ask(self, method: str = "GET", **headers: str) -> Reply:
         """A reply, in which REDbot's linter finds nothing to complain of."""
         reply = self._exchange(method, headers)
-        linter = HttpResponseLinter()
-        linter.is_head_response = method == "HEAD"
-        linter.process_response_topline(b"HTTP/1.1", str(reply.status).encode(), b"")
-        linter.process_headers([(name.encode(), value.encode()) for name, value in reply.headers.items()])
-        linter.feed_content(reply.body)
-        linter.finish_content(complete=True)
-        complaints = [note for note in linter.notes if note.level in {levels.BAD, levels.WARN}]
-        assert [note.summary for note in complaints] == []
+        headers = dict(reply.headers.items())
+        assert complaints(reply.status, headers, reply.body, is_head=method == "HEAD") == []
         return reply
 
     def _exchange(self, method: str, headers: Mapping[str, str]) -> Reply:
@@ -169,6 +163,7 @@ def test_the_whole_product_runs_on_one_machine_and_leaves_nothing_behind(running
             assert re.fullmatch(pattern, unchanged.headers[name]), name
     assert (head.body, head.headers["content-length"]) == (b"", str(len(got.body)))
     assert (unchanged.status, unchanged.body, unchanged.headers["content-type"]) == (304, b"", None)
+    assert running.ask("HEAD", If_None_Match=got.headers["ETag"]).status == 304
     assert running.ask("POST").status == 404
     assert set(running.stored("usage", "usage-history")) == {
         f"usage/usagesummary/v1/{today}/usagesummary.json",
@@ -222,5 +217,9 @@ def test_a_world_that_is_down_is_said_and_a_failed_run_is_a_failed_execution(run
     refused = running.ask()
 
     assert (refused.status, json.loads(refused.body)["code"]) == (503, "upstream-unavailable")
+    head = running.ask("HEAD")
+    assert (head.status, head.body, head.headers["content-type"]) == (503, b"", "application/problem+json")
+    missing = running.ask(Cache_Control="only-if-cached")
+    assert (missing.status, json.loads(missing.body)["code"]) == (504, "not-cached")
     assert running.snapshot() == 500
     assert running.stop().count('"event": "snapshot.failed"') == 2

@@ -37,12 +37,8 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 @pytest.mark.parametrize("kind", LEAVES)
 def test_an_error_carries_what_is_known_of_its_cause(kind: type[UsageSummaryError]) -> None:
     reply, wait = UpstreamReply(429, "1", "id"), timedelta(seconds=5)
-    error = kind("what happened", reply=reply, retry_after=wait)
-    assert (str(error), error.message, error.reply, error.retry_after) == (
-        "what happened",
-        "what happened",
-        reply,
-        wait,
-    )
+    error = kind("what happened", reply=reply, retry_after=wait, hint="Act.")
+    assert (str(error), error.message) == ("what happened", "what happened")
+    assert (error.reply, error.retry_after, error.hint) == (reply, wait, "Act.")
     plain = kind("what happened")
-    assert (plain.reply, plain.retry_after) == (None, None)
+    assert (plain.reply, plain.retry_after, plain.hint) == (None, None, None)

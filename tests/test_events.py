@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from http import HTTPStatus
 from pathlib import PurePosixPath
@@ -82,3 +83,22 @@ def test_a_thread_without_an_invocation_keeps_its_lines_for_the_next(
         ("a.module", "ERROR", {"event": "it.failed", "attempt": 1}),
         ("a.module", "WARNING", {"event": "it.goes_on"}),
     ]
+
+
+class Contended(deque[Line]):
+    """Two threads have both seen the one line before either takes it."""
+
+    def __init__(self, lines: list[Line]) -> None:
+        super().__init__(lines)
+        self._both = threading.Barrier(2)
+
+    def popleft(self) -> Line:
+        self._both.wait(5)
+        return super().popleft()
+
+
+def test_two_threads_log_what_was_kept_once(caplog: pytest.LogCaptureFixture) -> None:
+    lines = Contended([(logging.getLogger("a.module"), logging.ERROR, "line")])
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(log_kept, [lines, lines])) == [None, None]
+    assert caplog.messages == ["line"]

@@ -280,3 +280,65 @@ def test_what_nobody_wrote_keeps_nobody_away(
     container.write(blob_name(PARTNER), BODY, JSON, replacing=None, metadata=metadata)
     shared = fleet.read()
     assert (shared.answer, shared.failure, shared.keep_away) == (None, None, timedelta()), damage
+
+
+@pytest.mark.parametrize("late", [timedelta(seconds=20), timedelta(minutes=50)])
+def test_a_claim_that_ends_later_than_any_can_is_nobodys(fleet: Fleet, late: timedelta) -> None:
+    shared = fleet.read()
+    assert fleet.claim(replace(shared, at=shared.at + late), "dead")
+    left = fleet.read()
+    assert not left.keep_away
+    assert fleet.claim(left, "next")
+
+
+@pytest.mark.parametrize(("hours", "is_kept"), [(1, True), (2, False)])
+def test_a_back_off_may_last_as_long_as_the_longest_retry_after(
+    fleet: Fleet, hours: int, *, is_kept: bool
+) -> None:
+    claim = claimed(fleet)
+    fleet.back_off(claim, UpstreamTimeoutError(""), claim.read + hours * 3600)
+    assert bool(fleet.read().keep_away) is is_kept
+
+
+def rewrite(container: Container, **changed: str) -> None:
+    """Another version of the app has written some metadata otherwise."""
+    blob = container.read(blob_name(PARTNER)).blob
+    assert blob is not None
+    metadata = {**blob.metadata, **changed}
+    container.write(blob_name(PARTNER), blob.content, JSON, replacing=blob.etag, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        ('["ANewError", "words", null, null]', "words"),
+        ('["UpstreamTimeoutError", "words", null, null, "more"]', "another instance could not refresh"),
+        ('["UpstreamRefusedError", "", [403, "text", "x"], null]', "another instance could not refresh"),
+        ('{"kind": "ANewError"}', "another instance could not refresh"),
+        ("a new error", "another instance could not refresh"),
+    ],
+)
+def test_a_failure_that_only_another_version_knows_keeps_the_answer_and_the_back_off(
+    fleet: Fleet, container: Container, failure: str, message: str
+) -> None:
+    published(fleet)
+    claim = claimed(fleet)
+    fleet.back_off(claim, UpstreamTimeoutError("late"), claim.read + 600)
+    rewrite(container, failure=failure, colour="green")
+    now = fleet.read()
+    assert (now.answer, type(now.failure)) == (ANSWER, UpstreamUnavailableError)
+    assert str(now.failure) == message
+    assert now.instant(now.until) == claim.instant(claim.read + 600) + CLOCK_GRAIN
+
+
+def test_what_is_damaged_leaves_the_rest_as_it_was(fleet: Fleet, container: Container) -> None:
+    published(fleet)
+    claim = claimed(fleet)
+    fleet.back_off(claim, UpstreamTimeoutError("late"), claim.read + 600)
+    rewrite(container, digest="of another body")
+    now = fleet.read()
+    assert (now.answer, type(now.failure), bool(now.keep_away)) == (None, UpstreamTimeoutError, True)
+    published(fleet)
+    rewrite(container, until="soon", owner="me")
+    now = fleet.read()
+    assert (now.answer, now.failure, now.keep_away) == (ANSWER, None, timedelta())

@@ -28,6 +28,7 @@ from tests.processes import PATIENCE, Calls, Fleet, Idle, eventually
 
 CLAIM_LIFE = 3.0  # seconds, in place of 65
 TICK = 1.0  # seconds: by these storage's clock goes
+RECOVERY = CLAIM_LIFE + TICK + 3  # seconds: a look at the claim and a call, and this machine has much to do
 HALF_AN_HOUR, STALE, OLD_BUT_USABLE, EXPIRED = (timedelta(hours=hours) for hours in (0.5, 1.5, 3, 240))
 FETCHED = "fwd-status=200; stored"
 ATTEMPTS = 4  # of one refresh
@@ -186,6 +187,7 @@ def test_when_the_leader_is_killed_the_others_recover_within_the_life_of_its_cla
     assert {(reply.status, reply.body) for reply in meanwhile} <= {(200, old), (200, body)}
     assert all(reply.is_stale or reply.is_hit for reply in meanwhile)
     assert {(reply.status, reply.body) for reply in waited} == {(200, body)}
+    assert max(reply.seconds for reply in waited) < RECOVERY
     for fleet in (cold, stale):
         fleet.until_all_serve(body)
         calls = fleet.calls
@@ -522,7 +524,7 @@ def test_while_200_wait_hits_keep_their_latency_and_those_who_leave_do_not_end_t
     assert {(response.status, response.body) for response in responses} == {(HTTPStatus.OK, world.document)}
     assert len(responses) == 200 - leaving
     assert upstream_calls(world) == 1
-    assert beside <= 1.5 * at_rest + 0.002
+    assert beside <= 1.5 * at_rest + 0.0008
 
 
 def test_when_all_200_who_wait_leave_the_refresh_goes_on(

@@ -273,3 +273,34 @@ def test_no_header_makes_an_error_or_a_fetch_below_the_floor(
 ) -> None:
     decision = decide(age, parse_request_directives(header), stored_for)
     assert decision is SERVE or age >= stored_for.min_refresh
+
+
+@st.composite
+def said(draw: st.DrawFn) -> tuple[RequestDirectives, str]:
+    """Directives, and a header that says them in one of the ways in which it can be said."""
+    directives = draw(any_directives)
+    numbers = {
+        "max-age": directives.max_age,
+        "min-fresh": directives.min_fresh,
+        "max-stale": directives.max_stale,
+    }
+    flags = {
+        "no-cache": directives.no_cache,
+        "only-if-cached": directives.only_if_cached,
+        "max-stale": directives.max_stale == ANY_STALENESS,
+    }
+    forms = st.sampled_from(["{}={}", '{}="{}"', "{}=00{}"])
+    items = [name for name, is_said in flags.items() if is_said] + [
+        draw(forms).format(name, number // seconds(1))
+        for name, number in numbers.items()
+        if number not in {None, ANY_STALENESS}
+    ]
+    cased = [draw(st.sampled_from([item, item.upper(), item.title()])) for item in items]
+    comma = draw(st.sampled_from([",", ", ", " ,\t", ", no-store, ,x=y,"]))
+    return directives, comma.join(draw(st.permutations(cased)))
+
+
+@given(said())
+def test_directives_are_read_as_they_were_said(case: tuple[RequestDirectives, str]) -> None:
+    directives, header = case
+    assert parse_request_directives(header) == directives

@@ -3,7 +3,9 @@
 import asyncio
 import importlib.util
 import json
+import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import azure.functions as func
+import hypothesis
 import pytest
 from azure.functions.timer import TimerRequest
 from hypothesis import given
@@ -24,6 +27,7 @@ from shared.app import App
 from shared.errors import ConfigurationError, UpstreamUnavailableError
 from shared.guids import is_guid
 from tests.conftest import ManualClock, delete_shared_answer, events
+from tests.test_answers import Storage, settle
 
 ROOT = Path(__file__).parent.parent
 
@@ -302,6 +306,50 @@ def test_a_run_that_failed_raises(app: Callable[..., SimpleNamespace], simulator
         app().snapshot()
 
 
+def test_a_hit_and_a_304_touch_no_storage_and_start_no_thread(
+    app: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, threads, start = app(), list[str](), threading.Thread.start
+    etag = started.get().headers["ETag"]
+    settle()
+
+    def watched(thread: threading.Thread) -> None:
+        threads.append(thread.name)
+        start(thread)
+
+    storage = Storage(monkeypatch)
+    monkeypatch.setattr(threading.Thread, "start", watched)
+    for _ in range(500):
+        assert (started.get().status_code, started.get(If_None_Match=etag).status_code) == (200, 304)
+    assert (storage.done, threads) == ([], [])
+
+
+LOADED = """
+import asyncio, json, sys
+from azure.functions import HttpRequest
+from GetUsageSummary import main
+
+def loaded():
+    return [name for name in ("requests", "msal", "azure.identity", "azure.storage") if name in sys.modules]
+
+before = loaded()
+response = asyncio.run(main(HttpRequest("GET", "http://localhost/", headers={}, body=b"")))
+print(json.dumps([response.headers["Cache-Status"].split(";")[1].strip(), before, loaded()]))
+"""
+
+
+def test_a_new_process_loads_only_what_it_needs(
+    app: Callable[..., SimpleNamespace], environ: dict[str, str]
+) -> None:
+    assert app().get().status_code == 200
+
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
+
+    assert json.loads(done.stdout) == ["hit", [], ["requests", "azure.storage"]]
+
+
 def test_shared_is_loaded_once() -> None:
     assert [name for name in sys.modules if name.startswith("__app__.shared")] == []
 
@@ -344,3 +392,25 @@ def test_no_request_header_makes_an_error_or_a_forbidden_fetch(
 
     ask()
     assert len([each for each in simulator.world.exchanges if each.service is Service.PARTNER_CENTER]) == 1
+
+
+def test_no_request_header_makes_an_error_or_more_than_one_call_above_the_floor(
+    app: Callable[..., SimpleNamespace], simulator: Simulator, manual_clock: ManualClock
+) -> None:
+    started = app()
+    started.get()
+
+    def calls() -> int:
+        settle()
+        return sum(each.service is Service.PARTNER_CENTER for each in simulator.world.exchanges)
+
+    @hypothesis.settings(max_examples=40)
+    @given(cache_control=DIRECTIVES, if_none_match=TAGS, minutes=st.sampled_from([1, 59, 61, 121]))
+    def ask(cache_control: str, if_none_match: str, minutes: int) -> None:
+        manual_clock.advance(minutes=minutes)
+        before = calls()
+        response = started.get(Cache_Control=cache_control, If_None_Match=if_none_match)
+        assert response.status_code in {200, 304}
+        assert calls() - before <= 1
+
+    ask()

@@ -116,6 +116,11 @@ def test_a_number_means_what_its_service_means() -> None:
         ("ForbiddenByConnection", "private endpoint"),
         ("SecretDisabled", "Enable"),
         ("ObjectIsDeletedButRecoverable", "Recover"),
+        ("AuthorizationPermissionMismatch", "Storage Blob Data Contributor"),
+        ("AuthorizationFailure", "storage account's networking"),
+        ("AuthenticationFailed", "connection string"),
+        ("KeyBasedAuthenticationNotPermitted", "USAGE_STORAGE__blobServiceUri"),
+        ("ClientAuthenticationError, CredentialUnavailableError", "managed identity"),
     ],
 )
 def test_a_hint_speaks_of_what_is_wrong(codes: str, word: str) -> None:

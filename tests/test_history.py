@@ -1,27 +1,36 @@
+"""The history on Azurite: whatever happened to runs and blobs, the files are those of a rebuild."""
+
 import base64
 import csv
 import io
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
+import requests
 from azure.storage.blob import BlobServiceClient, ContainerClient, ContentSettings
+from requests.adapters import HTTPAdapter
 
 from dev.azurite import Azurite
+from shared import snapshots
 from shared.blobs import md5
 from shared.errors import RecordError
 from shared.fleet import Answer
-from shared.history import CSV, LATEST, MANIFEST, NDJSON, Record, Taken, Updated
+from shared.history import CSV, LATEST, MANIFEST, NDJSON, History, Updated
+from shared.record import Found, Record, Taken
+from shared.usage_summary import read_usage_summary
 from tests.conftest import ManualClock, beside, events
+from tests.test_record import ID, dated, document, read
 
 FILES = [NDJSON, CSV, LATEST, MANIFEST]
-ID = "5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47"
 
 
 @dataclass
@@ -32,28 +41,40 @@ class Books:
     clock: ManualClock = field(default_factory=lambda: ManualClock(datetime(2026, 11, 21, 8, tzinfo=UTC)))
 
     def __post_init__(self) -> None:
-        self.usage, self.history = self.container(), self.container()
+        self.usage, self.history = self.container("usage"), self.container("history")
 
-    def container(self) -> ContainerClient:
-        return self.service.get_container_client(f"record-{uuid.uuid4().hex}")
+    def container(self, name: str) -> ContainerClient:
+        return self.service.get_container_client(f"{name}-{uuid.uuid4().hex}")
 
-    def keeper(self) -> Record:
-        return Record(beside(self.usage), beside(self.history), self.clock.clock())
+    def record(self) -> Record:
+        return Record(beside(self.usage))
+
+    def keeper(self) -> History:
+        return History(self.record(), beside(self.history), self.clock.clock())
 
     def run(self, total: str | bytes = "1", *, at: str | None = None) -> tuple[Taken, Updated]:
         """A run at an instant of November 2026 with a new answer: a total, or a whole document."""
         if at is not None:
-            self.clock.instant = datetime.fromisoformat(f"2026-11-{at}+00:00")
+            self.clock.instant = instant(at)
         return self.take(total), self.keeper().bring_up_to_date()
 
     def take(self, total: str | bytes = "1") -> Taken:
-        return self.keeper().take(Answer(document(total), self.clock.instant, ID, ID))
+        return self.record().take(Answer(document(total), self.clock.instant, ID, ID))
+
+    def bring_in(self, total: str | bytes, at: datetime, *, revised: bool = False) -> str:
+        """Write a snapshot whatever else is there, as a run that was overtaken does, or a person."""
+        name = snapshots.revision_name(at) if revised else snapshots.first_name(at.date())
+        members = read_usage_summary(document(total)).members
+        self.usage.upload_blob(name, snapshots.snapshot(members, at, ID, ID))
+        return name
+
+    def rebuild(self) -> Updated:
+        return self.keeper().rebuild(lambda found, _: found)
 
     def rebuilt(self) -> dict[str, bytes]:
         """What a rebuild makes of the dated blobs, in a container of its own."""
-        elsewhere = self.container()
-        record = Record(beside(self.usage), beside(elsewhere), self.clock.clock())
-        record.bring_up_to_date(from_scratch=True)
+        elsewhere = self.container("history")
+        History(self.record(), beside(elsewhere), self.clock.clock()).rebuild(lambda found, _: found)
         return {name: read(elsewhere, name) for name in FILES[:3]}
 
     def files(self) -> dict[str, bytes]:
@@ -75,27 +96,31 @@ def books(azurite: Azurite) -> Iterator[Books]:
         yield Books(service)
 
 
-def read(client: ContainerClient, name: str) -> bytes:
-    blob = beside(client).read(name).blob
-    assert blob is not None, name
-    return blob.content
+@pytest.fixture
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Each request that crosses the wire, without what is random in its address."""
+    lines: list[str] = []
+    send = HTTPAdapter.send
+
+    def note(self: HTTPAdapter, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # noqa: ANN401  # handed on
+        lines.append(re.sub(r"http.*/(usage|history)-\w{32}", r"\1", f"{request.method} {request.url}"))
+        return send(self, request, **options)
+
+    monkeypatch.setattr(HTTPAdapter, "send", note)
+    return lines
+
+
+def instant(at: str) -> datetime:
+    return datetime.fromisoformat(f"2026-11-{at}+00:00")
 
 
 def with_digits(text: bytes) -> Any:  # noqa: ANN401  # any JSON
     return json.loads(text, parse_float=str, parse_int=str)
 
 
-def document(total: str | bytes, start: str = "2026-10-28") -> bytes:
-    if isinstance(total, bytes):
-        return total
-    return (
-        f'{{"totalCost":{total},"billingStartDate":"{start}T00:00:00-07:00","currencyCode":"DKK",'
-        '"emailsToNotify":["regnskab@nordlys.example"]}'
-    ).encode()
-
-
-def dated(day: int, time: str = "") -> str:
-    return f"usagesummary/v1/2026/11/{day}/usagesummary{time and f'.{time}Z'}.json"
+def updated(written: list[str], added: list[str], *, rows: int, missing: tuple[int, ...] = ()) -> Updated:
+    """What an update comes to that finds no damage; missing are days of November 2026."""
+    return Updated(written, added, [], {}, rows, [date(2026, 11, day) for day in missing])
 
 
 @contextmanager
@@ -107,14 +132,9 @@ def unwritable(client: ContainerClient, name: str) -> Iterator[None]:
 
 
 def test_the_first_run_of_a_day_writes_its_snapshot_and_the_history(books: Books) -> None:
-    taken, updated = books.run("120.5682999999995904716", at="21T08:05:02.9")
+    taken, update = books.run("120.5682999999995904716", at="21T08:05:02.9")
     assert taken == Taken("taken", dated(21))
-    assert updated == Updated(FILES, rows=1, missing=0)
-    snapshot = (
-        '{"schemaVersion":1,"snapshotDate":"2026-11-21","fetchedAt":"2026-11-21T08:05:02Z",'
-        f'"requestId":"{ID}","correlationId":"{ID}","usageSummary":{{"totalCost":120.5682999999995904716,'
-        '"billingStartDate":"2026-10-28T00:00:00-07:00","currencyCode":"DKK"}}'
-    )
+    assert update == updated(FILES, [dated(21)], rows=1)
     row = (
         '{"snapshotDate":"2026-11-21","fetchedAt":"2026-11-21T08:05:02Z","billingStartDate":"2026-10-28",'
         '"billingEndDate":null,"totalCost":120.5682999999995904716,"currencyCode":"DKK",'
@@ -122,47 +142,35 @@ def test_the_first_run_of_a_day_writes_its_snapshot_and_the_history(books: Books
         '"customersWithUsageBasedSubscription":null,"lastModifiedDate":null,"resourceId":null,'
         f'"resourceName":null,"schemaVersion":1,"sourceBlob":"{dated(21)}"}}\n'
     )
-    assert read(books.usage, dated(21)) == books.file(LATEST) == snapshot.encode()
+    assert books.file(LATEST) == read(books.usage, dated(21))
     assert books.file(NDJSON) == row.encode()
 
 
-def test_every_blob_has_its_content_type_and_its_md5(books: Books) -> None:
+def test_every_file_has_its_content_type_and_its_md5(books: Books) -> None:
     books.run()
     types = {NDJSON: "application/x-ndjson; charset=utf-8", CSV: "text/csv; charset=utf-8"}
-    found = [(client, each) for client in (books.usage, books.history) for each in client.list_blobs()]
-    assert {each.name for _, each in found} == {dated(21), *FILES}
-    for client, each in found:
+    found = list(books.history.list_blobs())
+    assert {each.name for each in found} == set(FILES)
+    for each in found:
         assert each.content_settings.content_type == types.get(each.name, "application/json; charset=utf-8")
-        assert bytes(each.content_settings.content_md5 or b"") == md5(read(client, each.name))
+        assert bytes(each.content_settings.content_md5 or b"") == md5(books.file(each.name))
 
 
 def test_the_same_again_writes_nothing(books: Books) -> None:
     books.run("1", at="20T08:05")
     books.run("1", at="21T08:05")
     before = books.etags()
-    taken, updated = books.run("1", at="21T09:05")
-    assert (taken, updated) == (Taken("unchanged", dated(21)), Updated([], rows=2, missing=0))
+    assert books.run("1", at="21T09:05") == (Taken("unchanged", dated(21)), updated([], [], rows=2))
     assert books.etags() == before
 
 
-def test_a_changed_document_is_a_revision_and_the_days_row_follows_it(books: Books) -> None:
+def test_the_days_row_follows_a_revision(books: Books) -> None:
     books.run("1", at="21T08:05")
-    first = books.etags()[dated(21)]
-    taken, updated = books.run("2", at="21T14:30")
+    taken, update = books.run("2", at="21T14:30")
     assert taken == Taken("revised", dated(21, "143000"))
-    assert updated == Updated(FILES, rows=1, missing=0)
-    assert books.etags()[dated(21)] == first
+    assert update == updated(FILES, [taken.name], rows=1)
     assert [(row["totalCost"], row["sourceBlob"]) for row in books.rows()] == [("2", taken.name)]
     assert books.file(LATEST) == read(books.usage, taken.name)
-    assert books.run("1", at="21T15:30")[0] == Taken("revised", dated(21, "153000"))
-
-
-def test_an_answer_older_than_the_days_last_is_no_revision(books: Books) -> None:
-    books.run("1", at="21T08:05")
-    books.run("2", at="21T09:05")
-    before = books.etags()
-    assert books.run("1", at="21T08:35")[0] == Taken("unchanged", dated(21, "090500"))
-    assert books.etags() == before
 
 
 def test_two_runs_at_the_same_moment_write_one_snapshot_and_one_history(books: Books) -> None:
@@ -182,8 +190,8 @@ def test_a_first_run_killed_after_some_of_its_writes_is_finished_by_the_next(
     books.run()
     for name in FILES[written:]:
         books.history.delete_blob(name)
-    taken, updated = books.run()
-    assert (taken.outcome, updated.written) == ("unchanged", FILES[written:])
+    taken, update = books.run()
+    assert (taken.outcome, update.written) == ("unchanged", FILES[written:])
     assert books.files() == books.rebuilt()
 
 
@@ -197,8 +205,9 @@ def test_a_run_that_cannot_write_a_file_writes_none_after_it_and_the_next_finish
         books.run("2", at="21T08:05")
     after = books.etags()
     assert [name for name in FILES if after[name] != before[name]] == FILES[:at]
-    taken, updated = books.run("2", at="21T09:05")
-    assert (taken.outcome, updated.written) == ("unchanged", FILES[at:])
+    taken, update = books.run("2", at="21T09:05")
+    assert (taken.outcome, update.written) == ("unchanged", FILES[at:])
+    assert update.added == ([] if at else [dated(21)])
     assert books.files() == books.rebuilt()
 
 
@@ -208,8 +217,8 @@ def test_days_that_killed_runs_left_in_an_earlier_month_come_into_the_history(bo
         books.clock.advance(days=1)
         books.take("2")
     books.clock.advance(days=1)
-    _, updated = books.run("3")
-    assert updated == Updated(FILES, rows=4, missing=0)
+    taken, update = books.run("3")
+    assert update == updated(FILES, [dated(29), dated(30), taken.name], rows=4)
     assert books.files() == books.rebuilt()
 
 
@@ -220,6 +229,79 @@ def test_a_snapshot_of_a_month_that_the_process_has_not_reached_comes_into_the_h
     books.clock.instant -= timedelta(minutes=8)  # the process's
     assert taken.name.startswith("usagesummary/v1/2026/12/01/")
     assert books.keeper().bring_up_to_date().rows == 2
+
+
+@pytest.mark.parametrize("late", ["20T23:30", "21T09:05"], ids=["the day before", "the same day"])
+def test_what_an_overtaken_run_writes_late_among_earlier_names_comes_into_the_history(
+    books: Books, late: str
+) -> None:
+    for at in ("19T08:05", "20T08:05", "21T08:05", "21T10:05"):
+        books.run("1" if at < "21T10" else "2", at=at)
+    name = books.bring_in(document("9", "2026-11-21"), instant(late), revised=True)
+    update = books.keeper().bring_up_to_date()
+    assert update == updated([NDJSON, CSV, MANIFEST], [name], rows=4)
+    assert books.files() == books.rebuilt()
+    assert books.keeper().bring_up_to_date() == updated([], [], rows=4)
+
+
+def test_a_late_revision_that_a_later_one_outdoes_changes_no_row(books: Books) -> None:
+    books.run("1", at="21T08:05")
+    books.run("2", at="21T10:05")
+    before = books.files()
+    books.bring_in("9", instant("21T09:05"), revised=True)
+    assert books.keeper().bring_up_to_date().added == []
+    assert books.keeper().bring_up_to_date().written == []
+    assert books.files() == books.rebuilt() == before
+
+
+def test_snapshots_brought_in_by_hand_come_into_the_history_with_a_rebuild(books: Books) -> None:
+    for day in ("10", "15", "20"):
+        books.run("1", at=f"{day}T08:05")
+    names = [books.bring_in("7", instant(f"{day}T12:00")) for day in ("05", "12", "13")]
+    left = (16, 17, 18, 19)
+    assert books.run("1", at="20T09:05")[1] == updated([], [], rows=3, missing=(11, 12, 13, 14, *left))
+    missing = (6, 7, 8, 9, 11, 14, *left)
+    assert books.rebuild() == updated([NDJSON, CSV, MANIFEST], names, rows=6, missing=missing)
+    assert [row["sourceBlob"] for row in books.rows()][:2] == [dated(5), dated(10)]
+    assert books.keeper().bring_up_to_date() == updated([], [], rows=6, missing=missing)
+
+
+def test_a_rebuild_of_what_is_right_writes_nothing(books: Books) -> None:
+    books.run("1", at="20T08:05")
+    books.run("2", at="21T08:05")
+    before = books.etags()
+    assert books.rebuild() == updated([], [], rows=2)
+    assert books.etags() == before
+
+
+def test_a_rebuild_is_watched_over_all_snapshots_in_their_order(books: Books) -> None:
+    for at in ("20T08:05", "21T08:05", "21T10:05"):
+        books.run(at[:2] + at[-5:-3], at=at)
+    seen: list[str] = []
+    numbers: list[int] = []
+
+    def progress(found: Iterator[Found], number: int) -> Iterator[Found]:
+        numbers.append(number)
+        for each in found:
+            seen.append(each.name.name)
+            yield each
+
+    assert books.keeper().rebuild(progress).rows == 2
+    assert (numbers, seen) == ([3], [dated(20), dated(21), dated(21, "100500")])
+
+
+def test_a_draft_and_its_files_are_what_a_rebuild_would_make_and_write_nothing(books: Books) -> None:
+    books.run("1", at="20T08:05")
+    books.run("2", at="21T08:05")
+    books.history.delete_blob(CSV)
+    before, keeper = books.etags(), books.keeper()
+    draft = keeper.draft(lambda found, _: found)
+    assert keeper.files(draft) == books.rebuilt()
+    assert ([name.name for name in draft.names], draft.damaged) == ([dated(20), dated(21)], {})
+    assert {name: blob.content for name, blob in keeper.stored().items()} == {
+        name: books.file(name) for name in (NDJSON, LATEST, MANIFEST)
+    }
+    assert books.etags() == before
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -235,7 +317,9 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_history_is_rebuilt_from_the_dated_blobs_byte_for_byte(books: Books, damage: str) -> None:
+def test_a_damaged_history_is_rebuilt_from_the_dated_blobs_byte_for_byte(
+    books: Books, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
     books.clock.instant = datetime(2026, 10, 30, 8, 5, tzinfo=UTC)
     books.run("1.0")
     books.run("2", at="20T08:05")
@@ -244,6 +328,27 @@ def test_a_damaged_history_is_rebuilt_from_the_dated_blobs_byte_for_byte(books: 
     books.history.upload_blob(NDJSON, DAMAGES[damage](before[NDJSON]), overwrite=True)
     books.run("3", at="21T09:05")
     assert books.files() == books.rebuilt() == before
+    assert [line["blob"] for line in events(caplog, "history.damaged")] == [NDJSON]
+
+
+def test_a_history_in_a_form_that_no_run_writes_is_made_again_though_its_digest_is_true(books: Books) -> None:
+    books.run("1", at="20T08:05")
+    books.run("2", at="21T08:05")
+    before = books.files()
+    other = before[NDJSON].replace(b'"totalCost":', b'"totalCost": ')
+    books.history.upload_blob(NDJSON, other, overwrite=True, metadata={"sha256": sha256(other).hexdigest()})
+    assert books.run("2", at="21T09:05")[1].written == [NDJSON]
+    assert books.files() == before
+
+
+def test_a_history_that_was_uploaded_by_hand_unchanged_is_written_again_once(books: Books) -> None:
+    books.run("1", at="20T08:05")
+    books.run("2", at="21T08:05")
+    before = books.files()
+    books.history.upload_blob(NDJSON, before[NDJSON], overwrite=True)
+    assert books.run("2", at="21T09:05")[1].written == [NDJSON]
+    assert books.run("2", at="21T10:05")[1] == updated([], [], rows=2)
+    assert books.files() == before
 
 
 @pytest.mark.parametrize("name", [CSV, LATEST, MANIFEST])
@@ -255,13 +360,22 @@ def test_another_damaged_file_is_made_again(books: Books, name: str) -> None:
     assert books.file(name) == before
 
 
-SPOILS: dict[str, Callable[[bytes], bytes]] = {
-    "no JSON": lambda _: b"garbage",
-    "half of it": lambda text: text[:99],
-    "another schema": lambda text: text.replace(b'"schemaVersion":1', b'"schemaVersion":2'),
-    "another day": lambda text: text.replace(b'"snapshotDate":"2026-11-20"', b'"snapshotDate":"2026-11-19"'),
-    "no document": lambda text: text.replace(b"usageSummary", b"somethingElse"),
-    "another MD5": lambda text: text,
+SPOILS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "no JSON": ("it is no JSON object in UTF-8", lambda _: b"garbage"),
+    "half of it": ("it is no JSON object in UTF-8", lambda text: text[:99]),
+    "another schema": (
+        "its schemaVersion is not 1",
+        lambda text: text.replace(b'"schemaVersion":1', b'"schemaVersion":2'),
+    ),
+    "another day": (
+        "its snapshotDate is not the date in its name",
+        lambda text: text.replace(b'"snapshotDate":"2026-11-20"', b'"snapshotDate":"2026-11-19"'),
+    ),
+    "no document": (
+        "its usageSummary has no finite number totalCost",
+        lambda text: text.replace(b"usageSummary", b"somethingElse"),
+    ),
+    "another MD5": ("its MD5 is another", lambda text: text),
 }
 
 
@@ -269,39 +383,100 @@ SPOILS: dict[str, Callable[[bytes], bytes]] = {
 def test_a_damaged_dated_blob_is_named_and_skipped_and_never_touched(
     books: Books, caplog: pytest.LogCaptureFixture, spoil: str
 ) -> None:
+    reason, spoilt = SPOILS[spoil]
     books.run("1", at="19T08:05")
     books.clock.advance(days=1)
     books.take("2")
     blob = books.usage.get_blob_client(dated(20))
-    blob.upload_blob(SPOILS[spoil](read(books.usage, dated(20))), overwrite=True)
+    blob.upload_blob(spoilt(read(books.usage, dated(20))), overwrite=True)
     if spoil == "another MD5":
         blob.set_http_headers(ContentSettings(content_md5=bytearray(16)))
     before = books.etags()[dated(20)]
-    _, updated = books.run("3", at="21T08:05")
-    assert updated == Updated(FILES, rows=2, missing=1)
+    _, update = books.run("3", at="21T08:05")
+    assert update == Updated(FILES, [dated(21)], [], {dated(20): reason}, 2, [date(2026, 11, 20)])
     assert json.loads(books.file(MANIFEST))["missingDates"] == ["2026-11-20"]
-    assert {line["blob"] for line in events(caplog, "snapshot.damaged")} == {dated(20)}
+    assert [(line["blob"], line["message"]) for line in events(caplog, "snapshot.damaged")] == [
+        (dated(20), reason)
+    ]
     assert books.etags()[dated(20)] == before
 
 
-def test_after_a_damaged_snapshot_of_today_the_same_answer_is_a_revision(books: Books) -> None:
-    books.run()
+def test_of_the_newest_snapshot_damaged_later_the_row_stays_until_a_rebuild_drops_it(books: Books) -> None:
+    books.run("1", at="20T08:05")
+    books.run("2", at="21T08:05")
+    rows = books.rows()
     books.usage.upload_blob(dated(21), b"garbage", overwrite=True)
-    taken, _ = books.run()
-    assert taken == Taken("revised", dated(21, "080000"))
-    assert books.file(LATEST) == read(books.usage, taken.name)
+    assert books.keeper().bring_up_to_date() == updated([LATEST, MANIFEST], [], rows=2)
+    assert (books.rows(), books.file(LATEST)) == (rows, read(books.usage, dated(20)))
+    assert books.keeper().bring_up_to_date() == updated([], [], rows=2)
+    damaged = {dated(21): "it is no JSON object in UTF-8"}
+    assert books.rebuild() == Updated([NDJSON, CSV, MANIFEST], [], ["2026-11-21"], damaged, 1, [])
+    assert (books.rows(), books.file(LATEST)) == (rows[:1], read(books.usage, dated(20)))
+
+
+def test_where_all_snapshots_are_damaged_the_files_stay_as_they_are(books: Books) -> None:
+    books.run()
+    before = books.etags()
+    books.usage.upload_blob(dated(21), b"garbage", overwrite=True)
+    with pytest.raises(RecordError, match="there is no snapshot that can be read"):
+        books.rebuild()
+    assert {name: books.etags()[name] for name in FILES} == {name: before[name] for name in FILES}
 
 
 def test_two_billing_periods_on_one_day_are_two_rows(books: Books) -> None:
     books.run(document("1000", "2026-10-21"), at="21T06:05")
     books.run(document("1001", "2026-10-21"), at="21T07:05")
-    _, updated = books.run(document("3", "2026-11-21"), at="21T08:05")
-    assert updated.rows == 2
+    _, update = books.run(document("3", "2026-11-21"), at="21T08:05")
+    assert update.rows == 2
     assert [(row["billingStartDate"], row["totalCost"], row["sourceBlob"]) for row in books.rows()] == [
         ("2026-10-21", "1001", dated(21, "070500")),
         ("2026-11-21", "3", dated(21, "080500")),
     ]
     assert books.files() == books.rebuilt()
+
+
+def test_gaps_are_a_warning_of_the_first_run_of_a_day_alone(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    books.clock.instant = datetime(2026, 10, 10, 8, 5, tzinfo=UTC)
+    books.run("1")
+    assert not events(caplog, "history.gaps")
+    for total, at in [("1", "20T08:05"), ("1", "20T09:05"), ("2", "20T10:05"), ("2", "21T08:05")]:
+        before = len(events(caplog, "history.gaps"))
+        books.run(total, at=at)
+        assert len(events(caplog, "history.gaps")) - before == (at[3:] == "08:05")
+    assert {record.levelname for record in caplog.records if "history.gaps" in record.message} == {"WARNING"}
+    for line in events(caplog, "history.gaps"):
+        assert line["missingDates"] == 40
+        assert (len(line["newest"]), line["newest"][0], line["newest"][-1]) == (
+            31,
+            "2026-10-20",
+            "2026-11-19",
+        )
+
+
+def test_a_run_asks_storage_as_often_after_400_days_as_after_three(
+    azurite: Azurite, requested: list[str]
+) -> None:
+    def asked(books: Books, days: int) -> list[list[str]]:
+        """The requests of a run with a new snapshot, and of two that find nothing new."""
+        books.usage.create_container()
+        with ThreadPoolExecutor(8) as pool:
+            instants = [instant("20T08:05") - timedelta(days=number) for number in range(days)]
+            list(pool.map(books.bring_in, map(str, range(days)), instants))
+        assert books.rebuild().rows == days
+        found = []
+        for at, outcome in [("21T08:05", "taken"), ("21T09:05", "unchanged"), ("21T10:05", "unchanged")]:
+            requested.clear()
+            assert books.run("7", at=at)[0].outcome == outcome
+            found.append(list(requested))
+        return found
+
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
+        few, many = asked(Books(service), 3), asked(Books(service), 400)
+    assert few == many
+    assert [len(each) for each in few] == [12, 7, 7]
+    assert not [line for line in few[1] + few[2] if not line.startswith("GET ")]
 
 
 def test_the_manifest_tells_days_gaps_sizes_and_digests(books: Books) -> None:
@@ -344,3 +519,16 @@ def test_text_and_digits_survive_and_personal_data_is_in_no_blob(books: Books) -
     for text in (*books.files().values(), books.file(MANIFEST), read(books.usage, dated(21))):
         assert b"nordlys.example" not in text
         assert b"emailstonotify" not in text.lower()
+
+
+def test_a_snapshot_of_a_day_yet_to_come_is_damaged_and_keeps_no_later_one_out(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    books.run("1", at="21T08:05")
+    name = "usagesummary/v1/2027/11/21/usagesummary.json"
+    content = read(books.usage, dated(21)).replace(b"2026-11-21", b"2027-11-21")
+    beside(books.usage).write(name, content, "application/json", replacing=None)
+    rebuilt = books.keeper().rebuild(lambda found, _: found)
+    assert (rebuilt.damaged, rebuilt.rows) == ({name: "its day is yet to come"}, 1)
+    assert events(caplog, "snapshot.damaged")
+    assert books.run("2", at="22T08:05")[1].rows == 2

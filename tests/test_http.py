@@ -1,11 +1,14 @@
 """Results as HTTP responses: headers, conditions, how an answer came about, and problems."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Any
 
 import pytest
+from httplint import HttpResponseLinter, levels
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +26,7 @@ from shared.errors import (
 )
 from shared.fleet import Answer
 from shared.freshness import Decision
-from shared.http import Response, cache_status, is_match, respond
+from shared.http import PROBLEMS, Response, cache_status, is_match, respond
 from shared.refreshes import Source
 
 BODY = '{"totalCost":120.5682999999995904716,"resourceName":"Ærø · 北光"}'.encode()
@@ -47,6 +50,17 @@ def served(age: timedelta = timedelta(), answer: Answer = ANSWER) -> Result:
 
 def failed(error: UsageSummaryError, retry_after: timedelta | None = None) -> Result:
     return Result(Decision.FETCH_MISSING, Source.FETCHED, error=error, retry_after=retry_after)
+
+
+def complaints(status: int, headers: Mapping[str, str], body: bytes, *, is_head: bool) -> list[str]:
+    """What REDbot's linter finds wrong with a response."""
+    linter = HttpResponseLinter()
+    linter.is_head_response = is_head
+    linter.process_response_topline(b"HTTP/1.1", str(status).encode(), b"")
+    linter.process_headers([(name.encode(), value.encode()) for name, value in headers.items()])
+    linter.feed_content(body)
+    linter.finish_content(complete=True)
+    return [note.summary for note in linter.notes if note.level in {levels.BAD, levels.WARN}]
 
 
 def get(result: Result, if_none_match: str | None = None, *, is_head: bool = False) -> Response:
@@ -286,3 +300,21 @@ def test_where_waiting_helps_retry_after_is_whole_seconds(
 ) -> None:
     wait = None if retry_after is None else seconds(retry_after)
     assert get(failed(kind(""), wait)).headers["Retry-After"] == expected
+
+
+@pytest.mark.parametrize("is_head", [False, True])
+@pytest.mark.parametrize("if_none_match", [None, ANSWER.etag])
+@pytest.mark.parametrize(
+    "result",
+    [
+        served(seconds(12)),
+        served(answer=NO_DATA),
+        *(failed(kind("", reply=UpstreamReply(403, "900308", CALLER)), seconds(9.5)) for kind in PROBLEMS),
+    ],
+)
+def test_a_linter_has_nothing_to_say_about_any_response(
+    result: Result, if_none_match: str | None, *, is_head: bool
+) -> None:
+    response = get(result, if_none_match, is_head=is_head)
+    headers = {"Date": format_datetime(FETCHED_AT, usegmt=True)} | response.headers  # as the host does
+    assert complaints(response.status, headers, response.body, is_head=is_head) == []

@@ -16,10 +16,13 @@ from shared.settings import (
     ClientSecret,
     Freshness,
     GivenRefreshToken,
+    RecordSettings,
     Settings,
     StorageConnection,
     VaultSecret,
     is_on_this_machine,
+    read_partner_center_settings,
+    read_record_settings,
     read_settings,
 )
 
@@ -82,7 +85,11 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (settings.tenant_id, settings.client_id) == (GUID, OTHER_GUID)
     hour, day, minute = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
     assert settings.freshness == Freshness(hour, hour, stale_if_error=day, min_refresh=minute)
-    containers = settings.cache_container, settings.snapshot_container, settings.history_container
+    containers = (
+        settings.cache_container,
+        settings.record.snapshot_container,
+        settings.record.history_container,
+    )
     assert containers == ("usage-cache", "usage", "usage-history")
     assert settings.identity_client_id is None
     assert settings.ca_bundle is None
@@ -115,7 +122,7 @@ def test_no_secret_is_in_what_settings_print() -> None:
     trial = read(PARTNER_CENTER_REFRESH_TOKEN_SECRET="", PARTNER_CENTER_REFRESH_TOKEN=CANARY)
     assert trial.refresh_token == GivenRefreshToken(CANARY)
     assert CANARY not in f"{trial!r} {trial} {trial.client_authentication} {trial.refresh_token}"
-    assert CANARY not in f"{trial.cache_storage!r} {trial.record_storage!r}"
+    assert CANARY not in f"{trial.cache_storage!r} {trial.record.storage!r}"
 
 
 @pytest.mark.parametrize(("name", "attribute", "least"), SECONDS)
@@ -147,7 +154,8 @@ def test_zeros_before_a_duration_do_not_change_it() -> None:
 @pytest.mark.parametrize("value", ["abc", "a" * 63, "a-b-c", "0-9"])
 def test_a_container_may_have_any_name_that_storage_takes(name: str, value: str) -> None:
     settings = read(**{name: value})
-    assert getattr(settings, name.removeprefix("USAGE_").lower()) == value
+    holder = settings if name == "USAGE_CACHE_CONTAINER" else settings.record
+    assert getattr(holder, name.removeprefix("USAGE_").lower()) == value
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
@@ -269,8 +277,8 @@ HOSTS_STRING, RECORDS_STRING = {"AzureWebJobsStorage": HOST_ACCOUNT}, {"USAGE_ST
 def test_storage_without_an_identity_of_its_own_takes_the_apps() -> None:
     own, apps = str(UUID(int=1)), str(UUID(int=2))
     uri = {"USAGE_STORAGE__blobServiceUri": "https://a.example", "AZURE_CLIENT_ID": apps}
-    assert read(**uri).record_storage.client_id == apps
-    assert read(**uri, USAGE_STORAGE__clientId=own).record_storage.client_id == own
+    assert read(**uri).record.storage.client_id == apps
+    assert read(**uri, USAGE_STORAGE__clientId=own).record.storage.client_id == own
 
 
 RECORDS_URI = {"USAGE_STORAGE__blobServiceUri": "https://a.example", "USAGE_STORAGE__clientId": GUID}
@@ -295,7 +303,37 @@ def test_the_record_and_the_shared_answer_have_their_accounts(
     connections: dict[str, str], record: StorageConnection, cache: StorageConnection
 ) -> None:
     settings = read_settings(GOOD | {"AzureWebJobsStorage": ""} | connections)
-    assert (settings.record_storage, settings.cache_storage) == (record, cache)
+    assert (settings.record.storage, settings.cache_storage) == (record, cache)
+
+
+RECORDS_CONTAINERS = {"USAGE_SNAPSHOT_CONTAINER": "dated", "USAGE_HISTORY_CONTAINER": "rows"}
+
+
+def test_who_looks_after_the_record_needs_no_settings_of_partner_center() -> None:
+    environ = RECORDS_STRING | RECORDS_CONTAINERS | {"SSL_CERT_FILE": "/b.pem"}
+    assert read_record_settings(environ) == RecordSettings(RECORD, "dated", "rows", "/b.pem")
+    assert read_record_settings(HOSTS_STRING) == RecordSettings(HOST, "usage", "usage-history", None)
+    assert read_settings(GOOD | environ).record == read_record_settings(environ)
+
+
+def test_who_looks_after_the_record_is_told_all_faults_of_its_settings_at_once() -> None:
+    wrong = dict.fromkeys([*RECORDS_CONTAINERS, "USAGE_STORAGE", "PARTNER_CENTER_CLOUD"], CANARY)
+    with pytest.raises(ConfigurationError) as caught:
+        read_record_settings(wrong | {"SSL_CERT_FILE": "/b.pem"}, lambda _: False)
+    message = caught.value.message
+    assert named(message) == {*RECORDS_CONTAINERS, "USAGE_STORAGE", "SSL_CERT_FILE"}
+    assert CANARY not in message
+    with pytest.raises(ConfigurationError, match=r"^USAGE_STORAGE is missing: "):
+        read_record_settings({})
+
+
+def test_who_only_signs_in_needs_no_storage() -> None:
+    environ = GOOD | {"AzureWebJobsStorage": ""}
+    settings = read_partner_center_settings(environ)
+    assert (settings.tenant_id, settings.client_id) == (GUID, OTHER_GUID)
+    with pytest.raises(ConfigurationError) as caught:
+        read_partner_center_settings(environ | {"PARTNER_CENTER_CLOUD": CANARY, **RECORDS_CONTAINERS})
+    assert named(caught.value.message) == {"PARTNER_CENTER_CLOUD"}
 
 
 @pytest.mark.parametrize("name", ["USAGE_STORAGE", "AzureWebJobsStorage"])
@@ -319,7 +357,7 @@ def test_an_address_is_on_this_machine_only_on_loopback() -> None:
     ],
 )
 def test_a_connection_string_names_an_account_and_a_credential(text: str) -> None:
-    assert read(USAGE_STORAGE=text).record_storage.connection_string == text
+    assert read(USAGE_STORAGE=text).record.storage.connection_string == text
 
 
 @pytest.mark.parametrize(
@@ -338,6 +376,12 @@ def test_a_connection_string_names_an_account_and_a_credential(text: str) -> Non
 def test_what_lacks_either_is_no_connection_string(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^USAGE_STORAGE is wrong: a storage connection string"):
         read(USAGE_STORAGE=text)
+
+
+@pytest.mark.parametrize("name", ["USAGE_STORAGE__blobServiceUri", "USAGE_STORAGE__accountName"])
+def test_a_connection_string_and_an_address_exclude_each_other(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="USAGE_STORAGE and USAGE_STORAGE__… exclude each other"):
+        read(USAGE_STORAGE=RECORD_ACCOUNT, **{name: "https://a.example"})
 
 
 def test_an_identity_without_an_address_is_contradictory() -> None:

@@ -1,0 +1,177 @@
+"""The history for those who look after it: verified, rebuilt, shown."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from decimal import Decimal, localcontext
+
+from simplejson import RawJSON
+from tqdm import tqdm
+
+from ops.access import record
+from ops.report import Report
+from ops.show import currency
+from shared.blobs import md5
+from shared.errors import RecordError
+from shared.history import MANIFEST, NDJSON, manifest_of
+from shared.record import Found
+from shared.rows import Row, day_of, generated_at, missing_days, parse_ndjson
+from shared.snapshots import DamagedError
+from shared.usage_summary import Json, dump
+
+_TRIES = 3
+_NAMES_SAID = 5
+_DAY = timedelta(days=1)
+
+
+def verify(report: Report) -> None:
+    """Report whether every dated blob is sound and the history is what a rebuild would make of them.
+
+    Raises RecordError when not. Days without a snapshot are reported and no error: nothing can mend them.
+    """
+    _, history = record()
+    for _ in range(_TRIES):
+        stored = history.stored()
+        draft = history.draft(progress)
+        if {blob.etag for blob in stored.values()} == {blob.etag for blob in history.stored().values()}:
+            break  # else a run was faster
+    report.add("snapshots", "Snapshots", len(draft.names))
+    report.add("damaged", "", dict(draft.damaged), said="")
+    for name, damage in draft.damaged.items():
+        report.line("… damaged", f"{name}: {damage}")
+    files = history.files(draft)
+    said = stored.get(MANIFEST)
+    files[MANIFEST] = manifest_of(draft, files, generated_at(said.content) if said else None)
+    differing = [
+        name
+        for name, content in files.items()
+        if name not in stored or stored[name].content != content or stored[name].md5 != md5(content)
+    ]
+    report.add("rows", "Rows of the history", len(draft.rows))
+    report.add("differing", "Not as rebuilt", [*differing])
+    report.add("missingDates", "Days missing", [day.isoformat() for day in missing_days(draft.rows.values())])
+    if draft.damaged or differing:
+        problems = [
+            f"{len(each)} {what}"
+            for each, what in ((draft.damaged, "damaged"), (differing, "not as rebuilt"))
+            if each
+        ]
+        raise RecordError(
+            f"the record is not sound: {', '.join(problems)}",
+            hint="Run python3 -m ops history rebuild; a damaged snapshot stays as it is and is left out."
+            if differing
+            else "Restore the damaged snapshot from the storage account's earlier versions, if it has them.",
+        )
+    report.add("sound", "Sound", value=True)
+
+
+def rebuild(report: Report) -> None:
+    """Make the history again of all dated blobs, and report what changed. Raises an error of this app."""
+    _, history = record()
+    updated = history.rebuild(progress)
+    report.add(
+        "written",
+        "Files written",
+        [*updated.written],
+        said=None if updated.written else "none: all was right",
+    )
+    said = ", ".join([*updated.added[:_NAMES_SAID], "…"][: len(updated.added)])
+    report.add(
+        "added", "Rows from", [*updated.added], said=f"{len(updated.added)} snapshots: {said}" if said else ""
+    )
+    report.add("dropped", "Days that lost a row", [*updated.dropped])
+    report.add("damaged", "", dict(updated.damaged), said="")
+    for name, damage in updated.damaged.items():
+        report.line("Damaged, left out", f"{name}: {damage}")
+    report.add("rows", "Rows of the history", updated.rows)
+    report.add("missingDates", "Days missing", [day.isoformat() for day in updated.missing])
+
+
+def show(report: Report, *, days: int) -> None:
+    """Report the last days of the history, each with what it added. Raises an error of this app."""
+    _, history = record()
+    head = history.stored().get(NDJSON)
+    try:
+        rows = parse_ndjson(head.content) if head else []
+    except DamagedError:
+        raise RecordError("the history is damaged", hint="Run python3 -m ops history rebuild.") from None
+    if not rows:
+        raise RecordError("there is no history yet", hint="Run python3 -m ops snapshot.")
+    shown = list(_shown(rows, days))
+    report.table("days", shown, _COLUMNS, [_said(day) for day in shown])
+
+
+def progress(found: Iterator[Found], total: int) -> Iterable[Found]:
+    """A bar on standard error for what takes longer than a second."""
+    every = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm(found, total=total, unit=" snapshots", delay=1, mininterval=every, leave=False)
+
+
+def _shown(rows: list[Row], days: int) -> Iterator[dict[str, Json]]:
+    """A row for each of the last days and billing periods; for a day without a snapshot one that says so."""
+    first = day_of(rows[-1]) - (days - 1) * _DAY
+    before: Row | None = None
+    for row in rows:
+        day = day_of(row)
+        if before is not None:
+            gap = day_of(before) + _DAY
+            while gap < day:
+                if gap >= first:
+                    yield {"snapshotDate": gap.isoformat(), "note": "no snapshot"}
+                gap += _DAY
+        if day >= first:
+            yield {name: row[name] for name in _KEPT} | _change(row, before)
+        before = row
+
+
+def _change(row: Row, before: Row | None) -> dict[str, Json]:
+    """What a row adds to the one before it; the first of a period adds all of its cost."""
+    if before is None:
+        return {"change": None, "note": "the record begins"}
+    if row["billingStartDate"] != before["billingStartDate"]:
+        return {"change": row["totalCost"], "note": "a period begins"}
+    if currency(row) != currency(before):
+        return {"change": None, "note": "another currency"}
+    days = (day_of(row) - day_of(before)).days
+    with localcontext(prec=100):
+        change = _decimal(row["totalCost"]) - _decimal(before["totalCost"])
+    return {"change": RawJSON(f"{change:f}"), "note": f"in {days} days" if days > 1 else None}
+
+
+def _said(day: dict[str, Json]) -> list[str]:
+    """A row for a person."""
+    cells = {name: "" if value is None else dump(value).decode().strip('"') for name, value in day.items()}
+    for name in ("totalCost", "change"):
+        if day.get(name) is not None:
+            with localcontext(prec=100):
+                cells[name] = f"{_decimal(day[name]):{'+' if name == 'change' else ''},.2f}"
+    cells["currency"] = currency(day)
+    cells["lastModifiedDate"] = cells.get("lastModifiedDate", "")[:10]
+    return [cells.get(name, "") for name in _COLUMNS]
+
+
+def _decimal(number: Json) -> Decimal:
+    return Decimal(number.encoded_json) if isinstance(number, RawJSON) else Decimal(0)
+
+
+_KEPT = (
+    "snapshotDate",
+    "billingStartDate",
+    "totalCost",
+    "currencyCode",
+    "currencyLocale",
+    "customersOverBudget",
+    "customersTrendingOver",
+    "lastModifiedDate",
+)
+_COLUMNS = {
+    "snapshotDate": "Day (UTC)",
+    "billingStartDate": "Period from",
+    "totalCost": "Cost so far",
+    "change": "Change",
+    "currency": "Currency",
+    "customersOverBudget": "Over budget",
+    "customersTrendingOver": "Trending over",
+    "lastModifiedDate": "Data of",
+    "note": "",
+}

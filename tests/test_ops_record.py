@@ -1,0 +1,250 @@
+"""python3 -m ops snapshot and history, on Azurite and the simulated world."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from azure.storage.blob import BlobServiceClient, ContainerClient
+
+from dev.azurite import Azurite
+from ops.report import exit_code
+from shared.errors import RecordError, StorageRefusedError
+from shared.history import CSV, LATEST, MANIFEST, NDJSON
+from shared.snapshots import first_name, revision_name, snapshot
+from shared.usage_summary import read_usage_summary
+from tests.conftest import beside
+from tests.terminal import Done, Terminal
+
+FILES = [NDJSON, CSV, LATEST, MANIFEST]
+DAY = date(2026, 11, 21)
+
+
+@dataclass
+class Desk:
+    """An operator's terminal, and the record's two containers."""
+
+    terminal: Terminal
+    usage: ContainerClient
+    history: ContainerClient
+
+    def run(self, *arguments: str, stdin: str = "", **changed: str) -> Done:
+        return self.terminal.run(*arguments, stdin=stdin, changed=changed)
+
+    def put(self, day: date, total: str, start: str = "2026-10-28", **members: str) -> str:
+        """A dated blob; whole days are hours after midnight, revisions later ones."""
+        texts = "".join(f',"{name}":"{value}"' for name, value in members.items())
+        body = f'{{"totalCost":{total},"billingStartDate":"{start}T00:00:00-07:00"{texts}}}'.encode()
+        at = datetime(day.year, day.month, day.day, 6, 5, tzinfo=UTC)
+        name = first_name(day)
+        if beside(self.usage).read(name).blob is not None:
+            at += timedelta(hours=2)
+            name = revision_name(at)
+        content = snapshot(read_usage_summary(body).members, at, str(uuid.uuid4()), str(uuid.uuid4()))
+        beside(self.usage).write(name, content, "application/json; charset=utf-8", replacing=None)
+        return name
+
+    def blobs(self) -> dict[str, str]:
+        """The ETags of all blobs by name."""
+        return {
+            each.name: each.etag
+            for container in (self.usage, self.history)
+            if container.exists()
+            for each in container.list_blobs()
+        }
+
+
+@pytest.fixture
+def desk(terminal: Terminal, azurite: Azurite) -> Iterator[Desk]:
+    own = uuid.uuid4().hex[:12]
+    terminal.environ |= {
+        "USAGE_STORAGE": azurite.connection_string,
+        "USAGE_SNAPSHOT_CONTAINER": f"usage-{own}",
+        "USAGE_HISTORY_CONTAINER": f"history-{own}",
+        "USAGE_CACHE_CONTAINER": f"cache-{own}",
+    }
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
+        usage, history = (service.get_container_client(f"{name}-{own}") for name in ("usage", "history"))
+        yield Desk(terminal, usage, history)
+
+
+@pytest.fixture
+def kept(desk: Desk) -> Desk:
+    """A record of some days, with a gap, the turn of a period, and a history."""
+    desk.put(DAY - timedelta(days=6), "900.25", currencyCode="DKK")
+    desk.put(DAY - timedelta(days=5), "1000.75", currencyCode="DKK")
+    desk.put(DAY - timedelta(days=2), "1300.75", currencyCode="DKK")
+    desk.put(DAY - timedelta(days=1), "1304.55", currencyCode="DKK")
+    desk.put(DAY - timedelta(days=1), "3.5", "2026-11-20", currencyCode="DKK")
+    desk.put(DAY, "120.5682999999995904716", "2026-11-20", currencyCode="DKK")
+    assert desk.run("history", "rebuild").code == 0
+    return desk
+
+
+def test_a_snapshot_is_taken_as_the_timer_takes_it(desk: Desk) -> None:
+    first, again = desk.run("snapshot", "--json"), desk.run("snapshot")
+    assert (first.code, first.facts["outcome"], first.facts["written"]) == (0, "taken", FILES)
+    assert (again.code, again.err) == (0, "")
+    assert "unchanged" in again.out
+    assert set(desk.blobs()) == {first.facts["blob"], *FILES}
+    assert desk.run("history", "verify").code == 0
+
+
+def test_a_dry_run_tells_what_would_be_written_and_writes_nothing(desk: Desk) -> None:
+    done = desk.run("snapshot", "--dry-run", "--json")
+    assert (done.code, done.facts["outcome"], done.facts["dryRun"]) == (0, "taken", True)
+    assert done.facts["blob"].startswith("usagesummary/v1/")
+    assert desk.blobs() == {}
+
+
+def test_no_usage_data_is_said_and_nothing_is_written(desk: Desk) -> None:
+    desk.terminal.world.choose("no-usage-data")
+    done = desk.run("snapshot")
+    assert (done.code, desk.blobs()) == (0, {})
+    assert "no usage data" in done.out
+
+
+def test_a_federated_apps_secret_is_asked_for_only_when_partner_center_is(desk: Desk) -> None:
+    secret = desk.terminal.environ["PARTNER_CENTER_CLIENT_SECRET"]
+    refused = desk.run("snapshot", **desk.terminal.federated)
+    taken = desk.run("snapshot", stdin=f"{secret}\n", **desk.terminal.federated)
+    again = desk.run("snapshot", **desk.terminal.federated)
+    assert [refused.code, taken.code, again.code] == [2, 0, 0]
+    assert "standard input has no client secret" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("scenario", "code", "said"),
+    [("vault-empty", 3, "consent-required"), ("forbidden", 2, "upstream-refused")],
+)
+def test_a_snapshot_that_cannot_be_taken_says_why(desk: Desk, scenario: str, code: int, said: str) -> None:
+    desk.terminal.world.choose(scenario)
+    done = desk.run("snapshot")
+    assert (done.code, desk.blobs()) == (code, {})
+    assert done.err.startswith(f"{said}: ")
+
+
+@pytest.mark.parametrize("command", ["verify", "rebuild", "show"])
+def test_the_record_needs_no_settings_of_partner_center(kept: Desk, command: str) -> None:
+    without = {name: "" for name in kept.terminal.environ if name.startswith("PARTNER_CENTER_")}
+    done = kept.run("history", command, **without)
+    assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["verify", "rebuild", "show"])
+def test_settings_that_lack_an_account_are_named(desk: Desk, command: str) -> None:
+    done = desk.run("history", command, USAGE_STORAGE="")
+    assert done.code == 2
+    assert "USAGE_STORAGE is missing" in done.err
+
+
+@pytest.mark.parametrize("command", ["verify", "rebuild", "show"])
+def test_a_record_that_has_nothing_in_it_is_an_error_that_says_so(desk: Desk, command: str) -> None:
+    done = desk.run("history", command)
+    assert done.code == 1
+    assert done.err.startswith("record: there is no ")
+
+
+def test_a_sound_record_is_verified_and_its_gaps_are_no_failure(kept: Desk) -> None:
+    before = kept.blobs()
+    done = kept.run("history", "verify", "--json")
+    assert (done.code, kept.blobs()) == (0, before)
+    assert done.facts == {
+        "snapshots": 6,
+        "rows": 6,
+        "damaged": {},
+        "differing": [],
+        "missingDates": ["2026-11-17", "2026-11-18"],
+        "sound": True,
+    }
+
+
+def test_a_damaged_snapshot_is_named_with_the_reason(kept: Desk) -> None:
+    name = first_name(DAY)
+    kept.usage.upload_blob(name, b"garbage", overwrite=True)
+    done, facts = kept.run("history", "verify"), kept.run("history", "verify", "--json").facts
+    assert done.code == 1
+    assert f"{name}: it is no JSON object" in done.out
+    assert set(facts["damaged"]) == {name}
+    assert facts["differing"] == FILES
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_history_that_is_not_as_rebuilt_is_named_and_a_rebuild_mends_it(kept: Desk, name: str) -> None:
+    sound = kept.history.download_blob(name).readall()
+    kept.history.upload_blob(
+        name, sound.replace(b"120.5", b"120.6").replace(b'"rows": 6', b'"rows": 7'), overwrite=True
+    )
+    assert kept.history.download_blob(name).readall() != sound
+    done = kept.run("history", "verify")
+    assert done.code == 1
+    assert "record: the record is not sound: 1 not as rebuilt" in done.err
+    assert name in done.out
+    assert kept.run("history", "rebuild", "--json").facts["written"] == [name]
+    assert kept.run("history", "verify").code == 0
+    if name != MANIFEST:
+        assert kept.history.download_blob(name).readall() == sound
+
+
+def test_a_rebuild_adopts_what_was_brought_in_and_writes_nothing_twice(kept: Desk) -> None:
+    brought = kept.put(DAY - timedelta(days=4), "1100")
+    facts = kept.run("history", "rebuild", "--json").facts
+    assert (facts["added"], facts["dropped"], facts["missingDates"]) == ([brought], [], ["2026-11-18"])
+    before = kept.blobs()
+    again = kept.run("history", "rebuild")
+    assert (again.code, kept.blobs()) == (0, before)
+    assert "none: all was right" in again.out
+
+
+def test_a_rebuild_says_which_day_has_lost_its_row(kept: Desk) -> None:
+    kept.usage.delete_blob(first_name(DAY - timedelta(days=5)))
+    facts = kept.run("history", "rebuild", "--json").facts
+    assert (facts["dropped"], facts["added"], facts["rows"]) == (["2026-11-16"], [], 5)
+
+
+def test_the_last_days_are_a_table_with_what_each_added(kept: Desk) -> None:
+    done = kept.run("history", "show", "--days", "6")
+    lines = [line.split() for line in done.out.splitlines()[2:]]
+    assert lines == [
+        ["2026-11-16", "2026-10-28", "1,000.75", "+100.50", "DKK"],
+        ["2026-11-17", "no", "snapshot"],
+        ["2026-11-18", "no", "snapshot"],
+        ["2026-11-19", "2026-10-28", "1,300.75", "+300.00", "DKK", "in", "3", "days"],
+        ["2026-11-20", "2026-10-28", "1,304.55", "+3.80", "DKK"],
+        ["2026-11-20", "2026-11-20", "3.50", "+3.50", "DKK", "a", "period", "begins"],
+        ["2026-11-21", "2026-11-20", "120.57", "+117.07", "DKK"],
+    ]
+
+
+def test_the_table_as_json_has_every_digit(kept: Desk) -> None:
+    (last,) = kept.run("history", "show", "--days", "1", "--json").facts["days"]
+    assert (last["totalCost"], last["change"]) == ("120.5682999999995904716", "117.0682999999995904716")
+
+
+def test_a_change_of_currency_is_no_change_of_cost(desk: Desk) -> None:
+    desk.put(DAY - timedelta(days=1), "100", currencyLocale="da-DK")
+    desk.put(DAY, "20", currencyLocale="fr-FR")
+    desk.run("history", "rebuild")
+    first, last = desk.run("history", "show", "--json").facts["days"]
+    assert (first["change"], first["note"]) == (None, "the record begins")
+    assert (last["change"], last["note"]) == (None, "another currency")
+    assert "fr-FR" in desk.run("history", "show").out
+
+
+def test_a_damaged_history_is_not_shown(kept: Desk) -> None:
+    kept.history.upload_blob(NDJSON, b"garbage", overwrite=True)
+    done = kept.run("history", "show")
+    assert (done.code, done.err.splitlines()[0]) == (1, "record: the history is damaged")
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "x", "1.5", "99999999"])
+def test_a_number_of_days_that_makes_no_sense_is_refused(desk: Desk, days: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        desk.run("history", "show", "--days", days)
+    assert stopped.value.code == 2
+
+
+def test_whoever_lacks_a_role_must_act_and_a_record_that_is_not_sound_may_heal() -> None:
+    assert exit_code(StorageRefusedError("")) == 2
+    assert exit_code(RecordError("")) == 1
