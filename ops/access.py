@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import sys
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(seconds=60)
 """For one errand at the vault or at Entra: az may need some seconds for a token."""
 
+_SPARE_SECONDS = 300
 _LOCAL_SETTINGS = Path("local.settings.json")
 
 
@@ -121,8 +123,9 @@ class Operator:
         from azure.identity import DefaultAzureCredential
 
         wanted = (*scopes, kwargs.get("tenant_id"))
-        if wanted in self._tokens:  # az keeps none, and takes seconds; a command lives for minutes
-            return self._tokens[wanted]
+        kept = self._tokens.get(wanted)  # az keeps none, and takes seconds
+        if kept is not None and kept.expires_on > time.time() + _SPARE_SECONDS:
+            return kept
         self._credential = self._credential or DefaultAzureCredential()
         try:
             token = self._tokens[wanted] = self._credential.get_token(*scopes, **kwargs)

@@ -15,7 +15,8 @@ The vault is used as the person who runs this (az login), who needs the role Key
 """
 
 _EXIT_CODES = """\
-Exit codes: 0 done; 1 failed, try again; 2 settings, roles or arguments are wrong; 3 a person has to sign in.
+Exit codes: 0 done; 1 failed, try again; 2 settings, roles or arguments are wrong; 3 a person has to sign in;
+4 the record is not sound (history verify).
 """
 
 _FEDERATED = """\
@@ -64,7 +65,7 @@ Look after the record: the dated snapshots, and the history that is made of them
 
 _VERIFY = """\
 Read every dated snapshot (its MD5, its shape), and compare the history with what a rebuild would make.
-Exit code 1 when a snapshot is damaged or the history differs. Days without a snapshot are named and are no
+Exit code 4 when a snapshot is damaged or the history differs. Days without a snapshot are named and are no
 failure: nothing can mend them. Reading is all that is needed: Storage Blob Data Reader.
 """
 

@@ -2,53 +2,64 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal, localcontext
 
 from simplejson import RawJSON
 from tqdm import tqdm
 
 from ops.access import record
-from ops.report import Report
+from ops.report import NotSoundError, Report
 from ops.show import currency
-from shared.blobs import md5
+from shared.blobs import Blob, md5
+from shared.clock import Clock
 from shared.errors import RecordError
 from shared.history import MANIFEST, NDJSON, manifest_of
 from shared.record import Found
-from shared.rows import Row, day_of, generated_at, missing_days, parse_ndjson
+from shared.rows import Row, Rows, day_of, generated_at, key_of, missing_days, parse_ndjson
 from shared.snapshots import DamagedError
 from shared.usage_summary import Json, dump
 
 _TRIES = 3
 _NAMES_SAID = 5
+_A_RUN_WRITES = 5.0  # seconds
 _DAY = timedelta(days=1)
 
 
 def verify(report: Report) -> None:
     """Report whether every dated blob is sound and the history is what a rebuild would make of them.
 
-    Raises RecordError when not. Days without a snapshot are reported and no error: nothing can mend them.
+    Raises NotSoundError when not. Days without a snapshot are reported and no error: nothing can mend them.
     """
     _, history = record()
+    clock = Clock()
     for _ in range(_TRIES):
         stored = history.stored()
         draft = history.draft(progress)
-        if {blob.etag for blob in stored.values()} == {blob.etag for blob in history.stored().values()}:
-            break  # else a run was faster
+        files = history.files(draft)
+        said = stored.get(MANIFEST)
+        files[MANIFEST] = manifest_of(draft, files, generated_at(said.content) if said else None)
+        differing = [
+            name
+            for name, content in files.items()
+            if name not in stored or stored[name].content != content or stored[name].md5 != md5(content)
+        ]
+        if differing:
+            clock.sleep(_A_RUN_WRITES)  # its snapshot may be there, and the history yet to come
+        if not differing or _etags(stored) == _etags(history.stored()):
+            break
+    else:
+        raise RecordError("the history changed each time that it was read", hint="Try again in a minute.")
     report.add("snapshots", "Snapshots", len(draft.names))
     report.add("damaged", "", dict(draft.damaged), said="")
     for name, damage in draft.damaged.items():
         report.line("… damaged", f"{name}: {damage}")
-    files = history.files(draft)
-    said = stored.get(MANIFEST)
-    files[MANIFEST] = manifest_of(draft, files, generated_at(said.content) if said else None)
-    differing = [
-        name
-        for name, content in files.items()
-        if name not in stored or stored[name].content != content or stored[name].md5 != md5(content)
-    ]
     report.add("rows", "Rows of the history", len(draft.rows))
     report.add("differing", "Not as rebuilt", [*differing])
+    report.add("wouldDrop", "A rebuild would drop", [*_only_in(stored.get(NDJSON), draft.rows)])
+    last = max(map(day_of, draft.rows.values()))
+    report.add("lastDate", "Newest snapshot", last.isoformat())
+    report.add("daysSince", "Days since then", (clock.now().date() - last).days)
     report.add("missingDates", "Days missing", [day.isoformat() for day in missing_days(draft.rows.values())])
     if draft.damaged or differing:
         problems = [
@@ -56,11 +67,12 @@ def verify(report: Report) -> None:
             for each, what in ((draft.damaged, "damaged"), (differing, "not as rebuilt"))
             if each
         ]
-        raise RecordError(
+        raise NotSoundError(
             f"the record is not sound: {', '.join(problems)}",
-            hint="Run python3 -m ops history rebuild; a damaged snapshot stays as it is and is left out."
-            if differing
-            else "Restore the damaged snapshot from the storage account's earlier versions, if it has them.",
+            hint="Restore the damaged snapshots from the storage account's earlier versions before anything"
+            " else: a rebuild leaves them out, and drops their rows."
+            if draft.damaged
+            else "Run python3 -m ops history rebuild.",
         )
     report.add("sound", "Sound", value=True)
 
@@ -96,8 +108,10 @@ def show(report: Report, *, days: int) -> None:
     except DamagedError:
         raise RecordError("the history is damaged", hint="Run python3 -m ops history rebuild.") from None
     if not rows:
-        raise RecordError("there is no history yet", hint="Run python3 -m ops snapshot.")
-    shown = list(_shown(rows, days))
+        raise RecordError(
+            "there is no history yet", hint="Check USAGE_HISTORY_CONTAINER, or run python3 -m ops snapshot."
+        )
+    shown = list(_shown(rows, days, Clock().now().date()))
     report.table("days", shown, _COLUMNS, [_said(day) for day in shown])
 
 
@@ -107,21 +121,42 @@ def progress(found: Iterator[Found], total: int) -> Iterable[Found]:
     return tqdm(found, total=total, unit=" snapshots", delay=1, mininterval=every, leave=False)
 
 
-def _shown(rows: list[Row], days: int) -> Iterator[dict[str, Json]]:
-    """A row for each of the last days and billing periods; for a day without a snapshot one that says so."""
-    first = day_of(rows[-1]) - (days - 1) * _DAY
+def _etags(stored: dict[str, Blob]) -> dict[str, str]:
+    return {name: blob.etag for name, blob in stored.items()}
+
+
+def _only_in(head: Blob | None, rows: Rows) -> list[str]:
+    """The days of the stored history that have a row which these do not have."""
+    try:
+        stored = parse_ndjson(head.content) if head else []
+        return sorted(str(row["snapshotDate"]) for row in stored if key_of(row) not in rows)
+    except DamagedError:
+        return []
+
+
+def _shown(rows: list[Row], days: int, today: date) -> Iterator[dict[str, Json]]:
+    """A row for each of the last days and billing periods; for a day without a snapshot one that says so.
+
+    The last is the newest one's, or yesterday where nothing has come since before.
+    """
+    until = max(day_of(rows[-1]) + _DAY, today)
+    first = until - days * _DAY
     before: Row | None = None
     for row in rows:
-        day = day_of(row)
         if before is not None:
-            gap = day_of(before) + _DAY
-            while gap < day:
-                if gap >= first:
-                    yield {"snapshotDate": gap.isoformat(), "note": "no snapshot"}
-                gap += _DAY
-        if day >= first:
+            yield from _gap(day_of(before), day_of(row), first)
+        if day_of(row) >= first:
             yield {name: row[name] for name in _KEPT} | _change(row, before)
         before = row
+    yield from _gap(day_of(rows[-1]), until, first)
+
+
+def _gap(before: date, after: date, first: date) -> Iterator[dict[str, Json]]:
+    """The days between two, from the first to be shown."""
+    day = max(before + _DAY, first)
+    while day < after:
+        yield {"snapshotDate": day.isoformat(), "note": "no snapshot"}
+        day += _DAY
 
 
 def _change(row: Row, before: Row | None) -> dict[str, Json]:

@@ -89,8 +89,17 @@ class Report:
             print(simplejson.dumps(facts, ensure_ascii=False))
 
 
+class NotSoundError(RecordError):
+    """The record has been looked at, and is not sound."""
+
+
 def exit_code(error: UsageSummaryError) -> int:
-    """3 when a person has to sign in, 2 when settings or roles are wrong, 1 when trying again may help."""
+    """4 when the record is not sound, 3 when a person has to sign in, 2 when settings or roles are wrong.
+
+    1 when trying again may help.
+    """
+    if isinstance(error, NotSoundError):
+        return 4
     if isinstance(error, ConsentRequiredError):
         return 3
     return 2 if isinstance(error, (OperatorError, UpstreamRefusedError, StorageRefusedError)) else 1

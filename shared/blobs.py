@@ -85,7 +85,7 @@ class Container:
         from azure.core.exceptions import ResourceNotFoundError
 
         dates: list[str] = []
-        with self._client() as client:
+        with self._client(name) as client:
             try:
                 download = client.download_blob(name, raw_response_hook=lambda got: dates.append(_date(got)))
                 content, properties = download.readall(), download.properties
@@ -120,7 +120,7 @@ class Container:
         }
         if replacing is not None:
             options |= {"etag": replacing, "match_condition": MatchConditions.IfNotModified}
-        with self._client() as client:
+        with self._client(name) as client:
             blob = client.get_blob_client(name)
             try:
                 written = blob.upload_blob(content, **options)
@@ -142,8 +142,11 @@ class Container:
             return [ListedBlob(str(each.name), _etag(each.etag), _md5(each)) for each in found]
 
     @contextmanager
-    def _client(self) -> Iterator["ContainerClient"]:
-        """A client for one operation. Raises StorageError for whatever goes wrong within."""
+    def _client(self, name: str = "") -> Iterator["ContainerClient"]:
+        """A client for one operation, on a blob or on the container.
+
+        Raises StorageError for whatever goes wrong within.
+        """
         from azure.core.exceptions import AzureError
         from azure.storage.blob import ContainerClient, LinearRetry
 
@@ -170,7 +173,8 @@ class Container:
             elif status in _REFUSALS:
                 kind = StorageRefusedError
             # Not chained: its text has the answer's body, and that may repeat a signature.
-            message = f"Blob Storage answered {status or 'nothing'} ({code}) for container {self._name}"
+            place = f"{self._name}/{name}" if name else f"container {self._name}"
+            message = f"Blob Storage answered {status or 'nothing'} ({code}) for {place}"
             raise kind(message, hint=hint(code)) from None
         except OperatorError as error:  # of the identity
             raise StorageRefusedError(error.message, hint=error.hint) from None

@@ -165,6 +165,7 @@ _BLOB_STORAGE = {
     "AuthorizationFailure": (
         "Admit the app's subnet, or your own address for ops, in the storage account's networking."
     ),
+    "BlobArchived": "Rehydrate the blob to an online tier; keep the record out of rules that archive blobs.",
     "AuthenticationFailed": "Check the key in the storage connection string, and the machine's clock.",
     "KeyBasedAuthenticationNotPermitted": (
         "Set USAGE_STORAGE__blobServiceUri instead of a connection string, since the account takes no keys."

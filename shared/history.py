@@ -25,6 +25,7 @@ from shared.rows import (
     generated_at,
     is_same,
     key_of,
+    last_date,
     manifest,
     missing_days,
     ndjson,
@@ -145,7 +146,9 @@ class History:
                 etag = None if there is None else there.etag
                 self._container.write(name, content, _TYPES[name], replacing=etag, metadata=metadata)
                 written.append(name)
-        return _updated(known, draft, written)
+        updated = _updated(known, draft, written)
+        _warn_of_gaps(updated, draft, None if said is None else last_date(said.content))
+        return updated
 
     def _later(self, known: _Known) -> Draft:
         """What is known, with what the dated blobs say beyond it."""
@@ -163,7 +166,9 @@ class History:
         tomorrow = self._clock.now().date() + _DAY  # by a clock that is ahead of this one
         for found in read:
             if found.row is not None and found.name.day <= tomorrow:
-                rows[key_of(found.row)] = found.row
+                there = rows.get(key_of(found.row))
+                if there is None or source_of(there) <= found.name:  # else its later one is gone or damaged
+                    rows[key_of(found.row)] = found.row
                 continue
             name, damage = found.name.name, found.damage or "its day is yet to come"
             damaged[name] = damage
@@ -183,7 +188,10 @@ class History:
             content = self._record.content(name)
             if content is not None:
                 return content
-        raise RecordError("there is no snapshot that can be read")
+        raise RecordError(
+            f"there is no snapshot that can be read among {len(draft.names)}",
+            hint="Check USAGE_SNAPSHOT_CONTAINER, the container of the dated snapshots.",
+        )
 
 
 def manifest_of(draft: Draft, files: Files, generated: Json) -> bytes:
@@ -206,11 +214,6 @@ def _read(head: Blob) -> _Known:
 
 
 def _updated(known: _Known, draft: Draft, written: list[str]) -> Updated:
-    """What has changed; the first run of a day warns of gaps."""
-    missing, before, last = missing_days(draft.rows.values()), _last(known.rows), _last(draft.rows)
-    if missing and last is not None and (before is None or before.day < last.day):
-        newest = [day.isoformat() for day in missing[-_GAPS_SAID:]]
-        log_event(_log, logging.WARNING, "history.gaps", missingDates=len(missing), newest=newest)
     added = [row for key, row in draft.rows.items() if not is_same(known.rows.get(key), row)]
     return Updated(
         written=written,
@@ -218,8 +221,16 @@ def _updated(known: _Known, draft: Draft, written: list[str]) -> Updated:
         dropped=sorted(day for day, _ in known.rows.keys() - draft.rows.keys()),
         damaged=draft.damaged,
         rows=len(draft.rows),
-        missing=missing,
+        missing=missing_days(draft.rows.values()),
     )
+
+
+def _warn_of_gaps(updated: Updated, draft: Draft, until: Json) -> None:
+    """Warn once a day, by the run that finishes the day's first manifest; `until` is the last day before."""
+    last = _last(draft.rows)
+    if updated.missing and last is not None and until != last.day.isoformat():
+        newest = [day.isoformat() for day in updated.missing[-_GAPS_SAID:]]
+        log_event(_log, logging.WARNING, "history.gaps", missingDates=len(updated.missing), newest=newest)
 
 
 def _last(rows: Rows) -> SnapshotName | None:

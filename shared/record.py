@@ -3,6 +3,7 @@
 Works where the container has a policy against changes, and with a role that may only create and read.
 """
 
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from shared.snapshots import DamagedError, SnapshotName
 from shared.usage_summary import read_usage_summary
 
 _TRIES = 5
+_WRITE = "write"  # metadata by which a writer knows its own blob, though the answer to the write was lost
 _READERS = 8  # threads; each has one small blob at a time
 
 
@@ -55,11 +57,12 @@ class Record:
             name, outcome = snapshots.first_name(day), "taken"
             there = self.names(snapshots.day_prefix(day))
             if there:
-                last = self.content(there[-1])
+                sound = ((each, text) for each in reversed(there) if (text := self.content(each)) is not None)
+                last, text = next(sound, (there[-1], None))
                 name, outcome = snapshots.revision_name(answer.fetched_at), "revised"
                 is_taken = any(each.name == name for each in there)  # and perhaps damaged since
-                if is_taken or (last is not None and not snapshots.is_news(content, last)):
-                    return Taken("unchanged", there[-1].name)
+                if is_taken or (text is not None and not snapshots.is_news(content, text)):
+                    return Taken("unchanged", last.name)
             if dry_run or self._create(name, content):
                 return Taken(outcome, name)
         raise RecordError(f"the snapshot of {day} could not be written: others were faster {_TRIES} times")
@@ -83,15 +86,16 @@ class Record:
             return None
 
     def _create(self, name: str, content: bytes) -> bool:
-        """Write a blob that is not there yet; False when it is."""
+        """Write a blob that is not there yet; False when it is, and is another writer's."""
+        own = {_WRITE: uuid.uuid4().hex}
         try:
-            self._container.write(name, content, snapshots.JSON_TYPE, replacing=None)
-        except BlobConflictError:
-            return False
-        except StorageRefusedError:  # so a role that may only create is answered where there is one already
-            if self._container.read(name).blob is None:
+            self._container.write(name, content, snapshots.JSON_TYPE, replacing=None, metadata=own)
+        except (BlobConflictError, StorageRefusedError) as error:
+            # A role that may only create is refused where there is a blob already.
+            blob = self._container.read(name).blob
+            if blob is None and isinstance(error, StorageRefusedError):
                 raise
-            return False
+            return blob is not None and blob.metadata.get(_WRITE) == own[_WRITE]
         return True
 
     def _find(self, name: SnapshotName) -> Found:

@@ -120,10 +120,12 @@ def manifest(rows: Collection[Row], files: dict[str, tuple[int, bytes]], generat
 
 def generated_at(manifest: bytes) -> Json:
     """When a manifest was made; None where it does not say."""
-    try:
-        return members_of(manifest).get("generatedAt")
-    except DamagedError:
-        return None
+    return _member(manifest, "generatedAt")
+
+
+def last_date(manifest: bytes) -> Json:
+    """The last day of a manifest; None where it does not say."""
+    return _member(manifest, "lastDate")
 
 
 def missing_days(rows: Iterable[Row]) -> list[date]:
@@ -147,6 +149,13 @@ def day_of(row: Row) -> date:
         return date.fromisoformat(str(row["snapshotDate"]))
     except ValueError:
         raise DamagedError("a row's snapshotDate is no date") from None
+
+
+def _member(manifest: bytes, name: str) -> Json:
+    try:
+        return members_of(manifest).get(name)
+    except DamagedError:
+        return None
 
 
 def _cell(column: str, value: Json) -> Json:

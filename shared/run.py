@@ -41,7 +41,7 @@ class Run:
         """Record today's usage summary and bring the history up to date; what came of it, which is logged.
 
         The outcome is taken, revised (the document differs from the day's last), repaired (nothing new, but
-        an earlier run had left something undone), unchanged, or no-usage-data, with which nothing is written.
+        another run had left something undone), unchanged, or no-usage-data, with which nothing is written.
         Raises an error of this app when the run failed, also when a stored answer of today was recorded
         instead of a refreshed one. A dry run writes nothing to the record.
         """
@@ -75,7 +75,7 @@ class Run:
 
     def _bring_up_to_date(self, name: str, outcome: str) -> Outcome:
         updated = self._history.bring_up_to_date()
-        left = [each for each in updated.added if each != name]
+        left = [each for each in updated.added if outcome == "unchanged" or each != name]
         if outcome == "unchanged" and updated.written:
             outcome = "repaired"
         return {

@@ -19,6 +19,7 @@ _NAME = re.compile(
     r"usagesummary/v1/(\d{4})/(\d\d)/(\d\d)/usagesummary(?:\.([01]\d[0-5]\d[0-5]\d|2[0-3][0-5]\d[0-5]\d)Z)?\.json",
     re.ASCII,
 )
+_PERSONAL = re.compile(rb'"emailsToNotify"\s*:', re.IGNORECASE)
 _CHANGES_AT_EACH_FETCH = "etag"  # of the resource, in its attributes; nothing promises that it stays
 
 
@@ -98,6 +99,8 @@ def read_snapshot(name: SnapshotName, content: bytes) -> tuple[str, dict[str, Js
         raise DamagedError("its fetchedAt is no instant of that day, in UTC and whole seconds")
     if not isinstance(summary, dict) or not is_finite(summary.get("totalCost")):
         raise DamagedError("its usageSummary has no finite number totalCost")
+    if _PERSONAL.search(content):  # only one that others brought in
+        raise DamagedError("it holds personal data, emailsToNotify")
     return fetched_at, summary
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from enum import Enum, auto
 from io import BufferedReader
+from itertools import count
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -87,6 +88,28 @@ def no_faults(_: Request, __: int) -> Fault:
 def failing(fault: Fault, first: int, times: int = 1) -> Plan:
     """A plan that fails so many requests from that number on."""
     return lambda _, number: fault if first <= number < first + times else Fault.NONE
+
+
+def failing_writes(fault: Fault, container: str, first: int = 1, times: int = 1) -> Plan:
+    """The same of a container's blobs: so many writes from that number on."""
+    numbers = count(1)
+
+    def plan(request: Request, _: int) -> Fault:
+        is_write = bool(request.blob) and request.kind == ("PUT", container, "")
+        return fault if is_write and first <= next(numbers) < first + times else Fault.NONE
+
+    return plan
+
+
+def before(moment: int, others: Callable[[], object]) -> Plan:
+    """A plan that fails nothing: just before the request of that number others do something elsewhere."""
+
+    def plan(_: Request, number: int) -> Fault:
+        if number == moment:
+            others()
+        return Fault.NONE
+
+    return plan
 
 
 class StorageProxy:

@@ -44,6 +44,7 @@ from shared.record import Record
 from shared.refreshes import Source
 from shared.settings import ClientSecret, Settings
 from tests.conftest import ManualClock, beside, events, partner_of, shared_name
+from tests.storage_proxy import StorageProxy
 
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
 NO_CACHE, ONLY_IF_CACHED = RequestDirectives(no_cache=True), RequestDirectives(only_if_cached=True)
@@ -251,9 +252,9 @@ def test_a_run_says_in_one_line_what_came_of_it_and_returns_the_same(
         assert json.loads(event("snapshot.done", **outcome)) == line
 
 
-@pytest.mark.parametrize("left", [HISTORY, ["manifest.json"]], ids=["all", "the last"])
+@pytest.mark.parametrize(("left", "repaired"), [(HISTORY, 1), (["manifest.json"], 0)], ids=["all", "last"])
 def test_an_unchanged_run_that_finishes_what_a_killed_one_left_has_repaired_it(
-    place: Place, caplog: pytest.LogCaptureFixture, left: list[str]
+    place: Place, caplog: pytest.LogCaptureFixture, left: list[str], repaired: int
 ) -> None:
     app = place.start()
     app.take_snapshot()
@@ -264,7 +265,8 @@ def test_an_unchanged_run_that_finishes_what_a_killed_one_left_has_repaired_it(
         app.take_snapshot()
     assert said(caplog) == ["taken", "repaired", "unchanged"]
     line = events(caplog, "snapshot.done")[1]
-    assert (sorted(line["written"]), line["repaired"], "repairedBlobs" in line) == (left, 0, False)
+    assert (sorted(line["written"]), line["repaired"]) == (left, repaired)
+    assert line.get("repairedBlobs", []) == [first_of_today()] * repaired
     assert {name: text for name, (_, text) in place.blobs().items() if name != "manifest.json"} == {
         name: text for name, (_, text) in before.items() if name != "manifest.json"
     }
@@ -399,7 +401,7 @@ def test_two_instances_at_the_same_moment_take_one_snapshot(
     apps = [place.start(), place.start()]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(App.take_snapshot, apps))
-    assert sorted(said(caplog)) == ["taken", "unchanged"]
+    assert sorted(said(caplog)) in (["taken", "unchanged"], ["repaired", "taken"])
     assert place.blobs().keys() == {first_of_today(), *HISTORY}
     assert len(place.calls()) == 1
 
@@ -487,6 +489,29 @@ def test_a_stale_answer_of_today_is_recorded_and_the_run_fails_all_the_same(
     assert place.blobs().keys() == {first_of_today(), *HISTORY}
     assert OLD.request_id.encode() in place.blobs()["latest.json"][1]
     assert said(caplog) == ["UpstreamRefusedError"]
+
+
+def test_a_stale_answer_of_today_is_refreshed_before_it_is_recorded(place: Place) -> None:
+    place.store(today() + timedelta(seconds=5))  # at midnight itself, clocks that round might refresh it
+    app = place.start(
+        USAGE_CACHE_FRESH_SECONDS="1",
+        USAGE_CACHE_MIN_REFRESH_SECONDS="1",
+        USAGE_CACHE_STALE_WHILE_REVALIDATE_SECONDS="90000",
+    )
+    app.take_snapshot()
+    assert len(place.calls()) == 1
+    assert place.blobs().keys() == {first_of_today(), *HISTORY}
+    assert OLD.request_id.encode() not in place.blobs()[first_of_today()][1]
+
+
+def test_where_it_is_tomorrow_by_storages_clock_already_the_snapshot_is_of_tomorrow(
+    place: Place, azurite: Azurite
+) -> None:
+    place.clock.instant = today() + timedelta(days=1, seconds=-10)
+    with StorageProxy(azurite, lambda: place.clock.instant + timedelta(seconds=15)) as ahead:
+        place.start(AzureWebJobsStorage=ahead.connection_string).take_snapshot()
+    assert place.clock.slept == []
+    assert place.blobs().keys() == {snapshot_of(today() + timedelta(days=1)), *HISTORY}
 
 
 def test_a_record_that_takes_no_write_fails_the_run_and_no_caller(

@@ -25,6 +25,7 @@ from shared.errors import (
     StorageError,
     StorageRefusedError,
 )
+from shared.hints import hint
 from shared.settings import Settings, StorageConnection
 from tests.test_deadlines import Talk, peer, saying
 
@@ -302,9 +303,27 @@ def test_a_refusal_of_storage_is_one_with_a_hint_where_there_is_one(
         assert set(outcomes(container).values()) == {StorageRefusedError}
         with pytest.raises(StorageRefusedError) as refused:
             container.read(NAME)
-    assert f"{status[:3]} ({code}) for container usage" in str(refused.value)
+        with pytest.raises(StorageRefusedError) as of_all:
+            container.list()
+    said = f"Blob Storage answered {status[:3]} ({code}) for"
+    assert (str(refused.value), str(of_all.value)) == (f"{said} usage/{NAME}", f"{said} container usage")
+    assert refused.value.hint == of_all.value.hint
     assert (hinted is None) == (refused.value.hint is None)
     assert (hinted or "") in (refused.value.hint or "")
+
+
+def test_a_blob_that_has_been_archived_is_named_with_what_to_do(
+    container: Container, beside: ContainerClient
+) -> None:
+    container.write(NAME, b"{}", JSON, replacing=None)
+    beside.get_blob_client(NAME).set_standard_blob_tier("Archive")
+    with pytest.raises(StorageError) as refused:
+        container.read(NAME)
+    place = f"{beside.container_name}/{NAME}"
+    assert type(refused.value) is StorageError
+    assert refused.value.message == f"Blob Storage answered 409 (BlobArchived) for {place}"
+    assert refused.value.hint == hint("BlobArchived")
+    assert [each.name for each in container.list()] == [NAME]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from shared.hints import _HINTS, _ROWS, hint
 SENTENCES = list(dict.fromkeys(_HINTS.values()))
 VERBS = (
     "Accept|Add|Admit|Assign|Check|Correct|Create|Enable|Exempt|Give|Grant|Have|Reach|Read|Recover|Register"
-    "|Replace|Run|Set|Stop|Unlock|Upload|Use|Wait"
+    "|Rehydrate|Replace|Run|Set|Stop|Unlock|Upload|Use|Wait"
 )
 
 
@@ -120,6 +120,7 @@ def test_a_number_means_what_its_service_means() -> None:
         ("AuthorizationFailure", "storage account's networking"),
         ("AuthenticationFailed", "connection string"),
         ("KeyBasedAuthenticationNotPermitted", "USAGE_STORAGE__blobServiceUri"),
+        ("BlobArchived", "online tier"),
         ("ClientAuthenticationError, CredentialUnavailableError", "managed identity"),
     ],
 )

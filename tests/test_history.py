@@ -8,26 +8,33 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from hashlib import sha256
+from itertools import count
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from azure.core.pipeline.transport import HttpTransport
 from azure.storage.blob import BlobServiceClient, ContainerClient, ContentSettings
 from requests.adapters import HTTPAdapter
 
 from dev.azurite import Azurite
 from shared import snapshots
-from shared.blobs import md5
-from shared.errors import RecordError
+from shared.blobs import PATIENT, Container, md5
+from shared.errors import RecordError, StorageError
 from shared.fleet import Answer
-from shared.history import CSV, LATEST, MANIFEST, NDJSON, History, Updated
+from shared.history import CSV, LATEST, MANIFEST, NDJSON, History, Updated, manifest_of
 from shared.record import Found, Record, Taken
+from shared.rows import generated_at
+from shared.settings import StorageConnection
 from shared.usage_summary import read_usage_summary
 from tests.conftest import ManualClock, beside, events
+from tests.storage_proxy import Fault, StorageProxy, before, failing_writes
 from tests.test_record import ID, dated, document, read
 
 FILES = [NDJSON, CSV, LATEST, MANIFEST]
@@ -43,6 +50,15 @@ class Books:
     def __post_init__(self) -> None:
         self.usage, self.history = self.container("usage"), self.container("history")
 
+    def copy(self) -> "Books":
+        """The same in containers of its own."""
+        other = Books(self.service, ManualClock(self.clock.instant))
+        for here, there in ((self.usage, other.usage), (self.history, other.history)):
+            there.create_container()
+            for name in here.list_blob_names():
+                there.get_blob_client(name).start_copy_from_url(here.get_blob_client(name).url)
+        return other
+
     def container(self, name: str) -> ContainerClient:
         return self.service.get_container_client(f"{name}-{uuid.uuid4().hex}")
 
@@ -51,6 +67,12 @@ class Books:
 
     def keeper(self) -> History:
         return History(self.record(), beside(self.history), self.clock.clock())
+
+    def keeper_behind(self, proxy: StorageProxy) -> History:
+        connection = StorageConnection(proxy.connection_string)
+        names = self.usage.container_name, self.history.container_name
+        usage, history = (Container(name, connection, PATIENT, None) for name in names)
+        return History(Record(usage), history, self.clock.clock())
 
     def run(self, total: str | bytes = "1", *, at: str | None = None) -> tuple[Taken, Updated]:
         """A run at an instant of November 2026 with a new answer: a total, or a whole document."""
@@ -70,6 +92,14 @@ class Books:
 
     def rebuild(self) -> Updated:
         return self.keeper().rebuild(lambda found, _: found)
+
+    def is_as_rebuilt(self) -> bool:
+        """Whether all files, the manifest among them, are those of a rebuild."""
+        keeper = self.keeper()
+        stored = {name: blob.content for name, blob in keeper.stored().items()}
+        draft = keeper.draft(lambda found, _: found)
+        files = keeper.files(draft)
+        return stored == files | {MANIFEST: manifest_of(draft, files, generated_at(stored[MANIFEST]))}
 
     def rebuilt(self) -> dict[str, bytes]:
         """What a rebuild makes of the dated blobs, in a container of its own."""
@@ -108,6 +138,13 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(HTTPAdapter, "send", note)
     return lines
+
+
+@pytest.fixture
+def proxy(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageProxy]:
+    monkeypatch.setattr(HttpTransport, "sleep", lambda *_: None)  # the SDK's wait before its second try
+    with StorageProxy(azurite) as running:
+        yield running
 
 
 def instant(at: str) -> datetime:
@@ -183,6 +220,55 @@ def test_two_runs_at_the_same_moment_write_one_snapshot_and_one_history(books: B
     assert books.files() == books.rebuilt()
 
 
+def take_a_newer_one(books: Books) -> None:
+    """A run of an hour later, which has news."""
+    books.clock.advance(hours=1)
+    books.bring_in("3", books.clock.instant, revised=True)
+    assert books.keeper().bring_up_to_date().written == FILES
+
+
+def adopt_an_older_one(books: Books) -> None:
+    """A person brings in a snapshot of an earlier day, and rebuilds."""
+    books.bring_in("7", instant("17T08:05"))
+    assert len(books.rebuild().added) == 1
+
+
+RUN, REBUILD = History.bring_up_to_date, lambda keeper: keeper.rebuild(lambda found, _: found)
+
+
+@pytest.mark.parametrize(
+    ("work", "has_news", "others"),
+    [
+        pytest.param(RUN, True, take_a_newer_one, id="a run beside a run"),
+        pytest.param(REBUILD, True, take_a_newer_one, id="a rebuild beside a run"),
+        pytest.param(RUN, False, adopt_an_older_one, id="a run beside a rebuild"),
+    ],
+)
+def test_whatever_another_writer_does_between_two_requests_the_history_is_as_rebuilt(
+    books: Books,
+    proxy: StorageProxy,
+    work: Callable[[History], Updated],
+    others: Callable[[Books], None],
+    *,
+    has_news: bool,
+) -> None:
+    books.run("1", at="19T08:05")
+    books.clock.instant = instant("21T08:05")
+    if has_news:
+        books.bring_in("2", books.clock.instant)
+    for moment in count(1):
+        here = books.copy()
+        proxy.requests.clear()
+        proxy.follow(before(moment, partial(others, here)))
+        work(here.keeper_behind(proxy))
+        assert here.is_as_rebuilt(), moment
+        if len(proxy.requests) < moment:
+            break
+        overtaken = proxy.requests[moment - 1]
+        assert overtaken.method == "GET" or overtaken.answered == 412
+    assert moment > (10 if has_news else 5)
+
+
 @pytest.mark.parametrize("written", range(4))
 def test_a_first_run_killed_after_some_of_its_writes_is_finished_by_the_next(
     books: Books, written: int
@@ -229,6 +315,39 @@ def test_a_snapshot_of_a_month_that_the_process_has_not_reached_comes_into_the_h
     books.clock.instant -= timedelta(minutes=8)  # the process's
     assert taken.name.startswith("usagesummary/v1/2026/12/01/")
     assert books.keeper().bring_up_to_date().rows == 2
+
+
+def test_what_a_run_writes_late_on_the_last_day_of_the_month_before_comes_into_the_history(
+    books: Books,
+) -> None:
+    books.clock.instant = datetime(2026, 10, 31, 8, 5, tzinfo=UTC)
+    books.run("1")
+    books.run("2", at="01T08:05")
+    name = books.bring_in("9", datetime(2026, 10, 31, 23, 30, tzinfo=UTC), revised=True)
+    assert books.keeper().bring_up_to_date() == updated([NDJSON, CSV, MANIFEST], [name], rows=2)
+    assert books.files() == books.rebuilt()
+
+
+@pytest.mark.parametrize(
+    ("last", "now", "months"),
+    [
+        ("2026-11-29", "2026-11-29", ["2026/11"]),
+        ("2026-11-30", "2026-11-30", ["2026/11", "2026/12"]),
+        ("2026-12-01", "2026-12-01", ["2026/11", "2026/12"]),
+        ("2026-12-02", "2026-12-01", ["2026/12"]),
+        ("2026-11-28", "2027-01-31", ["2026/11", "2026/12", "2027/01", "2027/02"]),
+    ],
+)
+def test_a_run_lists_the_months_from_the_day_before_the_last_snapshot_to_tomorrow(
+    books: Books, requested: list[str], last: str, now: str, months: list[str]
+) -> None:
+    books.clock.instant = datetime.fromisoformat(f"{last}T08:05+00:00")
+    books.run()
+    books.clock.instant = datetime.fromisoformat(f"{now}T08:05+00:00")
+    requested.clear()
+    books.keeper().bring_up_to_date()
+    prefixes = [parse_qs(urlsplit(line).query).get("prefix") for line in requested if "comp=list" in line]
+    assert prefixes == [None, *([f"usagesummary/v1/{month}/"] for month in months)]
 
 
 @pytest.mark.parametrize("late", ["20T23:30", "21T09:05"], ids=["the day before", "the same day"])
@@ -401,6 +520,18 @@ def test_a_damaged_dated_blob_is_named_and_skipped_and_never_touched(
     assert books.etags()[dated(20)] == before
 
 
+def test_a_snapshot_with_whom_to_notify_that_others_brought_in_comes_into_no_file(books: Books) -> None:
+    books.run("1", at="20T08:05")
+    members = read_usage_summary(document("2")).members | {"a": [{"EMAILSTONOTIFY": ["a@nordlys.example"]}]}
+    content = snapshots.snapshot(members, instant("21T08:05"), ID, ID)
+    beside(books.usage).write(dated(21), content, "application/json", replacing=None)
+    books.clock.instant = instant("21T09:05")
+    for update in (books.keeper().bring_up_to_date(), books.rebuild()):
+        assert update.damaged == {dated(21): "it holds personal data, emailsToNotify"}
+    assert books.file(LATEST) == read(books.usage, dated(20))
+    assert [name for name in FILES if b"nordlys" in books.file(name)] == []
+
+
 def test_of_the_newest_snapshot_damaged_later_the_row_stays_until_a_rebuild_drops_it(books: Books) -> None:
     books.run("1", at="20T08:05")
     books.run("2", at="21T08:05")
@@ -412,6 +543,27 @@ def test_of_the_newest_snapshot_damaged_later_the_row_stays_until_a_rebuild_drop
     damaged = {dated(21): "it is no JSON object in UTF-8"}
     assert books.rebuild() == Updated([NDJSON, CSV, MANIFEST], [], ["2026-11-21"], damaged, 1, [])
     assert (books.rows(), books.file(LATEST)) == (rows[:1], read(books.usage, dated(20)))
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["deleted", "damaged"])
+def test_a_run_puts_no_older_snapshot_in_a_later_ones_place_and_a_rebuild_does(
+    books: Books, *, is_gone: bool
+) -> None:
+    books.take("1")
+    books.bring_in("2", instant("20T08:05"))
+    last = books.bring_in("4", instant("21T10:05"), revised=True)
+    assert books.rebuild().rows == 2
+    rows = books.rows()
+    books.usage.delete_blob(last)
+    if not is_gone:
+        books.usage.upload_blob(last, b"garbage")
+    older = books.bring_in("3", instant("21T09:05"), revised=True)  # so that all of the day are read again
+    assert books.keeper().bring_up_to_date().added == []
+    assert books.keeper().bring_up_to_date().written == []
+    assert books.rows() == rows
+    assert books.rebuild().added == [older]
+    assert [row["sourceBlob"] for row in books.rows()] == [dated(20), older]
+    assert books.files() == books.rebuilt()
 
 
 def test_where_all_snapshots_are_damaged_the_files_stay_as_they_are(books: Books) -> None:
@@ -453,6 +605,26 @@ def test_gaps_are_a_warning_of_the_first_run_of_a_day_alone(
             "2026-10-20",
             "2026-11-19",
         )
+
+
+@pytest.mark.parametrize(
+    ("fault", "write"),
+    [(Fault.DIE, 3), (Fault.DIE, 4), (Fault.LOSE, 1)],
+)
+def test_a_days_gaps_are_said_once_though_a_write_of_its_first_run_fails(
+    books: Books, proxy: StorageProxy, caplog: pytest.LogCaptureFixture, fault: Fault, write: int
+) -> None:
+    books.run("1", at="10T08:05")
+    books.clock.instant = instant("20T08:05")
+    books.take("2")
+    proxy.follow(failing_writes(fault, str(books.history.container_name), write))
+    with pytest.raises(StorageError) if fault is Fault.DIE else nullcontext():
+        books.keeper_behind(proxy).bring_up_to_date()
+    books.run("2", at="20T09:05")
+    books.run("3", at="20T10:05")
+    assert [line["missingDates"] for line in events(caplog, "history.gaps")] == [9]
+    books.run("3", at="21T08:05")
+    assert [line["missingDates"] for line in events(caplog, "history.gaps")] == [9, 9]
 
 
 def test_a_run_asks_storage_as_often_after_400_days_as_after_three(
@@ -532,3 +704,14 @@ def test_a_snapshot_of_a_day_yet_to_come_is_damaged_and_keeps_no_later_one_out(
     assert (rebuilt.damaged, rebuilt.rows) == ({name: "its day is yet to come"}, 1)
     assert events(caplog, "snapshot.damaged")
     assert books.run("2", at="22T08:05")[1].rows == 2
+
+
+@pytest.mark.parametrize(("days", "rows"), [(1, 2), (2, 1)])
+def test_a_snapshot_of_tomorrow_is_one_and_that_of_the_day_after_is_damaged(
+    books: Books, days: int, rows: int
+) -> None:
+    books.run("1", at="21T23:59")
+    name = books.bring_in("2", books.clock.instant + timedelta(days=days))
+    update = books.rebuild()
+    assert update.rows == rows
+    assert update.damaged == ({name: "its day is yet to come"} if rows == 1 else {})

@@ -1,17 +1,23 @@
 """python3 -m ops snapshot and history, on Azurite and the simulated world."""
 
+import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 
 import pytest
+from azure.core.credentials import AccessToken
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from dev.azurite import Azurite
-from ops.report import exit_code
+from ops.access import Operator
+from ops.report import NotSoundError, exit_code
+from shared.clock import Clock
 from shared.errors import RecordError, StorageRefusedError
-from shared.history import CSV, LATEST, MANIFEST, NDJSON
+from shared.history import CSV, LATEST, MANIFEST, NDJSON, History
+from shared.record import Record
 from shared.snapshots import first_name, revision_name, snapshot
 from shared.usage_summary import read_usage_summary
 from tests.conftest import beside
@@ -28,6 +34,17 @@ class Desk:
     terminal: Terminal
     usage: ContainerClient
     history: ContainerClient
+    now: datetime = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    meanwhile: Callable[[], object] = lambda: None
+    """What others do while a command waits."""
+    slept: list[float] = field(default_factory=list)
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, sleep=self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.meanwhile()
 
     def run(self, *arguments: str, stdin: str = "", **changed: str) -> Done:
         return self.terminal.run(*arguments, stdin=stdin, changed=changed)
@@ -56,7 +73,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(terminal: Terminal, azurite: Azurite) -> Iterator[Desk]:
+def desk(terminal: Terminal, azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     own = uuid.uuid4().hex[:12]
     terminal.environ |= {
         "USAGE_STORAGE": azurite.connection_string,
@@ -66,7 +83,9 @@ def desk(terminal: Terminal, azurite: Azurite) -> Iterator[Desk]:
     }
     with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
         usage, history = (service.get_container_client(f"{name}-{own}") for name in ("usage", "history"))
-        yield Desk(terminal, usage, history)
+        desk = Desk(terminal, usage, history)
+        monkeypatch.setattr("ops.history.Clock", desk.clock)
+        yield desk
 
 
 @pytest.fixture
@@ -149,12 +168,15 @@ def test_a_record_that_has_nothing_in_it_is_an_error_that_says_so(desk: Desk, co
 def test_a_sound_record_is_verified_and_its_gaps_are_no_failure(kept: Desk) -> None:
     before = kept.blobs()
     done = kept.run("history", "verify", "--json")
-    assert (done.code, kept.blobs()) == (0, before)
+    assert (done.code, kept.blobs(), kept.slept) == (0, before, [])
     assert done.facts == {
         "snapshots": 6,
         "rows": 6,
         "damaged": {},
         "differing": [],
+        "wouldDrop": [],
+        "lastDate": "2026-11-21",
+        "daysSince": 0,
         "missingDates": ["2026-11-17", "2026-11-18"],
         "sound": True,
     }
@@ -164,10 +186,56 @@ def test_a_damaged_snapshot_is_named_with_the_reason(kept: Desk) -> None:
     name = first_name(DAY)
     kept.usage.upload_blob(name, b"garbage", overwrite=True)
     done, facts = kept.run("history", "verify"), kept.run("history", "verify", "--json").facts
+    assert done.code == 4
+    assert f"… damaged               {name}: it is no JSON object in UTF-8\n" in done.out
+    assert "A rebuild would drop    2026-11-21\n" in done.out
+    assert done.err.startswith("record: the record is not sound: 1 damaged, 4 not as rebuilt\nRestore the")
+    assert facts["damaged"] == {name: "it is no JSON object in UTF-8"}
+    assert (facts["differing"], facts["wouldDrop"]) == (FILES, ["2026-11-21"])
+    assert "before anything else" in facts["hint"]
+    assert kept.slept == [5.0, 5.0]
+
+
+def test_a_snapshot_with_whom_to_notify_is_named_as_damaged(kept: Desk) -> None:
+    name = kept.put(DAY - timedelta(days=3), "7")
+    content = kept.usage.download_blob(name).readall()
+    whom = b'"usageSummary":{"emailsToNotify":["a@nordlys.example"],'
+    kept.usage.upload_blob(name, content.replace(b'"usageSummary":{', whom), overwrite=True)
+    done = kept.run("history", "verify", "--json")
+    assert (done.code, done.facts["differing"], done.facts["wouldDrop"]) == (4, [], [])
+    assert done.facts["damaged"] == {name: "it holds personal data, emailsToNotify"}
+    assert "nordlys" not in done.out
+    assert kept.slept == []
+
+
+def test_a_record_that_has_ended_is_sound_and_its_age_is_said(kept: Desk) -> None:
+    kept.now += timedelta(days=3)
+    done, facts = kept.run("history", "verify"), kept.run("history", "verify", "--json").facts
+    assert (done.code, facts["lastDate"], facts["daysSince"]) == (0, "2026-11-21", 3)
+    assert "Newest snapshot         2026-11-21\nDays since then         3\n" in done.out
+
+
+def test_a_run_that_is_under_way_while_the_record_is_verified_is_no_failure(kept: Desk) -> None:
+    kept.put(DAY, "121", "2026-11-20")
+    run = History(Record(beside(kept.usage)), beside(kept.history), kept.clock())
+    kept.meanwhile = run.bring_up_to_date
+    done = kept.run("history", "verify", "--json")
+    assert (done.code, done.facts["snapshots"], done.facts["sound"]) == (0, 7, True)
+    assert kept.slept == [5.0]
+
+
+def test_a_history_that_changes_at_each_look_is_not_said_to_be_unsound(kept: Desk) -> None:
+    numbers = count()
+
+    def change() -> None:
+        kept.history.upload_blob(CSV, f"{next(numbers)}", overwrite=True)
+
+    change()
+    kept.meanwhile = change
+    done = kept.run("history", "verify")
     assert done.code == 1
-    assert f"{name}: it is no JSON object" in done.out
-    assert set(facts["damaged"]) == {name}
-    assert facts["differing"] == FILES
+    assert done.err.startswith("record: the history changed each time that it was read\nTry again")
+    assert (done.out, kept.slept) == ("", [5.0] * 3)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -178,9 +246,11 @@ def test_a_history_that_is_not_as_rebuilt_is_named_and_a_rebuild_mends_it(kept: 
     )
     assert kept.history.download_blob(name).readall() != sound
     done = kept.run("history", "verify")
-    assert done.code == 1
-    assert "record: the record is not sound: 1 not as rebuilt" in done.err
-    assert name in done.out
+    assert done.code == 4
+    hint = "Run python3 -m ops history rebuild."
+    assert done.err == f"record: the record is not sound: 1 not as rebuilt\n{hint}\n"
+    assert f"Not as rebuilt          {name}\n" in done.out
+    assert kept.slept == [5.0]
     assert kept.run("history", "rebuild", "--json").facts["written"] == [name]
     assert kept.run("history", "verify").code == 0
     if name != MANIFEST:
@@ -217,6 +287,22 @@ def test_the_last_days_are_a_table_with_what_each_added(kept: Desk) -> None:
     ]
 
 
+def test_a_record_that_has_ended_has_no_snapshots_until_yesterday(kept: Desk) -> None:
+    kept.now += timedelta(days=3)
+    done = kept.run("history", "show", "--days", "4")
+    assert [line.split()[:3] for line in done.out.splitlines()[2:]] == [
+        ["2026-11-20", "2026-10-28", "1,304.55"],
+        ["2026-11-20", "2026-11-20", "3.50"],
+        ["2026-11-21", "2026-11-20", "120.57"],
+        ["2026-11-22", "no", "snapshot"],
+        ["2026-11-23", "no", "snapshot"],
+    ]
+    kept.now += timedelta(days=30)
+    facts = kept.run("history", "show", "--days", "2", "--json").facts
+    none = {"note": "no snapshot"}
+    assert facts["days"] == [none | {"snapshotDate": f"2026-12-{day}"} for day in (22, 23)]
+
+
 def test_the_table_as_json_has_every_digit(kept: Desk) -> None:
     (last,) = kept.run("history", "show", "--days", "1", "--json").facts["days"]
     assert (last["totalCost"], last["change"]) == ("120.5682999999995904716", "117.0682999999995904716")
@@ -245,6 +331,26 @@ def test_a_number_of_days_that_makes_no_sense_is_refused(desk: Desk, days: str) 
     assert stopped.value.code == 2
 
 
-def test_whoever_lacks_a_role_must_act_and_a_record_that_is_not_sound_may_heal() -> None:
+def test_whoever_lacks_a_role_must_act_and_a_record_that_could_not_be_read_may_be_later() -> None:
     assert exit_code(StorageRefusedError("")) == 2
     assert exit_code(RecordError("")) == 1
+    assert exit_code(NotSoundError("")) == 4
+
+
+class SignedIn:
+    """Gives tokens that last so many seconds, each once."""
+
+    def __init__(self, *lives: int) -> None:
+        self._lives = iter(lives)
+
+    def get_token(self, *_: str, **__: object) -> AccessToken:
+        life = next(self._lives)
+        return AccessToken(f"{life}", int(time.time()) + life)
+
+
+def test_an_operators_token_is_kept_until_it_is_about_to_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", lambda: SignedIn(-1, 290, 330, 3600))
+    operator = Operator()
+    tokens = [operator.get_token("https://storage.azure.com/.default").token for _ in range(5)]
+    assert tokens == ["-1", "290", "330", "330", "330"]
+    assert operator.get_token("https://vault.azure.net/.default").token == "3600"

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from azure.core.pipeline.transport import HttpTransport
 from azure.storage.blob import (
     ContainerClient,
     ContainerSasPermissions,
@@ -20,6 +21,7 @@ from shared.fleet import Answer
 from shared.record import Record, Taken
 from shared.settings import StorageConnection
 from tests.conftest import beside
+from tests.storage_proxy import Fault, StorageProxy, failing_writes
 
 ID = "5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47"
 
@@ -59,6 +61,13 @@ def usage(azurite: Azurite) -> Iterator[ContainerClient]:
 @pytest.fixture
 def record(usage: ContainerClient) -> Record:
     return Record(beside(usage))
+
+
+@pytest.fixture
+def proxy(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageProxy]:
+    monkeypatch.setattr(HttpTransport, "sleep", lambda *_: None)  # the SDK's wait before its second try
+    with StorageProxy(azurite) as running:
+        yield running
 
 
 def etags(client: ContainerClient) -> dict[str, str]:
@@ -110,9 +119,12 @@ def test_the_first_answer_of_a_day_is_written_as_it_came_without_personal_data(
     )
 
 
-def test_a_snapshot_has_its_content_type_and_its_md5(usage: ContainerClient, record: Record) -> None:
+def test_a_snapshot_has_its_content_type_its_md5_and_its_writers_mark(
+    usage: ContainerClient, record: Record
+) -> None:
     record.take(answer())
-    (blob,) = usage.list_blobs()
+    (blob,) = usage.list_blobs(include=["metadata"])
+    assert [(name, len(mark)) for name, mark in blob.metadata.items()] == [("write", 32)]
     assert blob.content_settings.content_type == "application/json; charset=utf-8"
     assert bytes(blob.content_settings.content_md5 or b"") == md5(read(usage, dated(21)))
 
@@ -185,8 +197,23 @@ def test_an_answer_whose_own_snapshot_has_been_damaged_is_not_taken_again(
     record.take(answer("1"))
     record.take(answer("2", at="21T09:00"))
     usage.upload_blob(dated(21, "090000"), b"garbage", overwrite=True)
-    assert record.take(answer("2", at="21T09:00")) == Taken("unchanged", dated(21, "090000"))
+    assert record.take(answer("2", at="21T09:00")) == Taken("unchanged", dated(21))
     assert record.take(answer("2", at="21T09:00:01")) == Taken("revised", dated(21, "090001"))
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["alone", "after a sound one"])
+def test_garbage_under_the_last_name_of_a_day_brings_no_revision_each_hour(
+    usage: ContainerClient, record: Record, *, is_first: bool
+) -> None:
+    usage.create_container()
+    if not is_first:
+        record.take(answer("1"))
+    usage.upload_blob(dated(21, "235959"), b"garbage")
+    outcomes = [record.take(answer("1", at=f"21T{hour:02}:00")) for hour in range(9, 15)]
+    mine = dated(21, "090000") if is_first else dated(21)
+    assert outcomes[0] == Taken("revised" if is_first else "unchanged", mine)
+    assert outcomes[1:] == [Taken("unchanged", mine)] * 5
+    assert etags(usage).keys() == {mine, dated(21, "235959")}
 
 
 def test_a_dry_run_tells_what_would_be_written_and_writes_nothing(
@@ -217,6 +244,35 @@ def test_who_is_overtaken_looks_again(
     assert mine.take(answer("1", at="21T08:00:01")) == Taken("unchanged", dated(21))
     overtake(lambda: others.take(answer("2", at="22T08:00")))
     assert mine.take(answer("3", at="22T08:00:01")) == Taken("revised", dated(22, "080001"))
+
+
+def test_of_two_with_the_same_document_at_the_same_instant_one_says_that_it_is_his(
+    usage: ContainerClient, record: Record, overtake: Callable[[Callable[[], object]], None]
+) -> None:
+    other, said = Record(beside(usage)), list[Taken]()
+    overtake(lambda: said.append(other.take(answer("1"))))
+    assert record.take(answer("1")) == Taken("unchanged", dated(21))
+    overtake(lambda: said.append(other.take(answer("2", at="21T09:00"))))
+    assert record.take(answer("2", at="21T09:00")) == Taken("unchanged", dated(21, "090000"))
+    assert said == [Taken("taken", dated(21)), Taken("revised", dated(21, "090000"))]
+
+
+def test_whoever_lost_the_answer_to_a_write_knows_what_is_his(
+    usage: ContainerClient, proxy: StorageProxy
+) -> None:
+    connection = StorageConnection(proxy.connection_string)
+    record = Record(Container(usage.container_name, connection, PATIENT, None))
+    usage.create_container()
+    for total, at, taken in [
+        ("1", "21T08:00", Taken("taken", dated(21))),
+        ("2", "21T09:00", Taken("revised", dated(21, "090000"))),
+    ]:
+        proxy.follow(failing_writes(Fault.LOSE, usage.container_name))
+        assert record.take(answer(total, at=at)) == taken
+    assert [(each.fault, each.answered) for each in proxy.requests if each.method == "PUT"] == [
+        (Fault.LOSE, None),
+        (Fault.NONE, 409),
+    ] * 2
 
 
 def test_who_is_overtaken_each_time_gives_up(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:

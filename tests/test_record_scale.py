@@ -30,7 +30,7 @@ from shared.settings import RecordSettings, read_settings
 from shared.snapshots import JSON_TYPE, SnapshotName, first_name, parse_name, snapshot
 from shared.usage_summary import read_usage_summary
 from tests.conftest import ManualClock, beside
-from tests.storage_proxy import Fault, Policy, Request, StorageProxy
+from tests.storage_proxy import Fault, Policy, Request, StorageProxy, failing_writes
 
 FILES = [NDJSON, CSV, LATEST]
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -320,6 +320,23 @@ def test_a_record_lives_where_blobs_may_only_be_created_and_read(stage: Stage, p
         assert each.headers["x-ms-blob-content-md5"]
 
 
+def test_the_snapshot_of_a_killed_run_is_named_by_the_next_as_what_it_has_repaired(stage: Stage) -> None:
+    app = stage.start()
+    assert app.take_snapshot()["repairedBlobs"] is None
+    for later, total in ((DAY, "7"), (HOUR * 2, "8")):
+        stage.clock.instant += later
+        stage.world.document = document(total)
+        stage.proxy.follow(failing_writes(Fault.DIE, str(stage.history.container_name)))
+        with pytest.raises(StorageError):
+            app.take_snapshot()
+        stage.proxy.follow()
+        stage.clock.advance(minutes=20)
+        done, names = stage.start().take_snapshot(), Record(beside(stage.usage)).names()
+        assert (done["outcome"], done["blob"]) == ("repaired", names[-1].name)
+        assert (done["repaired"], done["repairedBlobs"]) == (1, [names[-1].name])
+    assert len(names) == 3
+
+
 @pytest.mark.parametrize("policy", list(Policy))
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_snapshot_whose_answer_was_lost_is_found_where_it_may_not_be_written_again(
@@ -327,21 +344,14 @@ def test_a_snapshot_whose_answer_was_lost_is_found_where_it_may_not_be_written_a
 ) -> None:
     stage.usage.create_container()
     stage.proxy.policies[stage.usage.container_name] = policy
-    left = iter([Fault.LOSE] * times)
-
-    def lose_snapshots(request: Request, _: int) -> Fault:
-        return (
-            next(left, Fault.NONE) if request.kind[:2] == ("PUT", stage.usage.container_name) else Fault.NONE
-        )
-
-    stage.proxy.follow(lose_snapshots)
+    stage.proxy.follow(failing_writes(Fault.LOSE, stage.usage.container_name, times=times))
     app = stage.start()
     if times == 1:
-        app.take_snapshot()
+        assert app.take_snapshot()["outcome"] == "taken"
     else:
         with pytest.raises(StorageError):
             app.take_snapshot()
     stage.clock.advance(hours=2)
-    app.take_snapshot()
+    assert app.take_snapshot()["outcome"] == ("unchanged" if times == 1 else "repaired")
     assert stage.files() == stage.rebuilt()
     assert [each.name for each in stage.usage.list_blobs()] == [first_name(TODAY.date())]

@@ -256,8 +256,10 @@ def test_a_manifest_tells_what_the_history_holds() -> None:
     }
     assert rows.manifest(made, files, "2026-11-23T00:05:03Z") == manifest
     assert rows.generated_at(manifest) == "2026-11-23T00:05:03Z"
+    assert rows.last_date(manifest) == "2026-11-23"
 
 
 @pytest.mark.parametrize("manifest", [b"", b"garbage", b"[1]", b"{}"])
-def test_a_manifest_may_not_say_when_it_was_made(manifest: bytes) -> None:
+def test_a_manifest_may_not_say_when_it_was_made_nor_how_far_it_goes(manifest: bytes) -> None:
     assert rows.generated_at(manifest) is None
+    assert rows.last_date(manifest) is None

@@ -170,6 +170,27 @@ def test_what_is_no_json_object_is_no_snapshot(content: bytes) -> None:
         snapshots.read_snapshot(name_of(FIRST), content)
 
 
+WHOM = '"emailsToNotify":["canary@personal.example"],'
+
+
+@pytest.mark.parametrize("place", ['"id":"x"', '"self"', '"uri"', '"objectType"', '"schemaVersion"'])
+@pytest.mark.parametrize(
+    "whom", [WHOM, WHOM.upper(), WHOM.lower(), WHOM.replace(":", "\n\t: "), '"EmailsToNotify":null,']
+)
+def test_what_others_brought_in_with_whom_to_notify_is_no_snapshot(place: str, whom: str) -> None:
+    content = taken().replace(place.encode(), f"{whom}{place}".encode(), 1)
+    assert content != taken()
+    with pytest.raises(DamagedError, match=r"^it holds personal data, emailsToNotify$"):
+        snapshots.read_snapshot(name_of(FIRST), content)
+
+
+def test_a_name_that_speaks_of_whom_to_notify_is_no_damage() -> None:
+    name = '"emailsToNotify": [], emailsToNotify'
+    body = dump(read_usage_summary(BODY).members | {"resourceName": name, "id": "emailsToNotify"})
+    _, members = snapshots.read_snapshot(name_of(FIRST), taken(body=body))
+    assert (members["resourceName"], members["id"]) == (name, "emailsToNotify")
+
+
 VERSION, DATE = "its schemaVersion is not 1", "its snapshotDate is not the date in its name"
 INSTANT = "its fetchedAt is no instant of that day, in UTC and whole seconds"
 COST = "its usageSummary has no finite number totalCost"
