@@ -64,6 +64,15 @@ def parser() -> argparse.ArgumentParser:
         description="Check format, lint, the arrows between modules, types, and that the pinned requirements"
         " are what pyproject.toml asks for. All of them run; the exit code is 1 when one fails.",
     )
+    report = commands.add_parser(
+        "report",
+        help="the checks of the Power BI report",
+        usage="python3 -m dev report [--draw] [pytest arguments ...]",
+        description="Check powerbi/: its files, the model by Microsoft's own library, and the values of its"
+        " measures. What that needs is installed into .venv-report; whatever is given here goes to pytest.",
+        allow_abbrev=False,
+    )
+    report.add_argument("--draw", action="store_true", help="draw powerbi/pages.svg anew, and check nothing")
     bench = commands.add_parser(
         "bench",
         help="the benchmarks",
@@ -94,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     root = parser()
     options, rest = root.parse_known_args(arguments)
-    if rest and options.command != "test":
+    if rest and options.command not in {"test", "report"}:
         root.error("unrecognized arguments: " + " ".join(rest))
     environment.enter(arguments)
     return work(options, rest)
@@ -102,33 +111,45 @@ def main(arguments: Sequence[str]) -> int:
 
 def work(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run one command, inside .venv; returns the exit code."""
-    if options.command == "run":
-        from dev.run import run
+    match options.command:
+        case "run":
+            from dev.run import run
 
-        return run(options.port, options.blob_port, options.simulator_port, options.scenario)
-    if options.command == "simulator":
-        from dev.simulate import simulate
+            code = run(options.port, options.blob_port, options.simulator_port, options.scenario)
+        case "simulator":
+            from dev.simulate import simulate
 
-        return simulate(options.port, options.scenario)
-    if options.command == "check":
-        from dev.check import check
+            code = simulate(options.port, options.scenario)
+        case "check":
+            from dev.check import check
 
-        return check()
-    if options.command == "bench":
-        from dev.bench import bench
+            code = check()
+        case "report":
+            from dev.report import report
 
-        return bench(quick=options.quick)
-    if options.command == "lock":
-        from dev.lock import lock
+            code = report(rest, is_drawn=options.draw)
+        case "bench":
+            from dev.bench import bench
 
-        return lock(upgrade=options.upgrade)
+            code = bench(quick=options.quick)
+        case "lock":
+            from dev.lock import lock
+
+            code = lock(upgrade=options.upgrade)
+        case _:
+            code = test(rest, is_nightly=options.nightly)
+    return code
+
+
+def test(arguments: Sequence[str], *, is_nightly: bool) -> int:
+    """Run the test suite; returns the exit code."""
     import pytest
 
     from dev.azurite import ensure_installed
 
     ensure_installed()  # not within the time limit of the first test that needs it
-    chosen = [] if options.nightly else ["-m", "not nightly"]
-    return int(pytest.main(["-n", "auto", "--dist", "worksteal", *chosen, *rest]))
+    chosen = [] if is_nightly else ["-m", "not nightly"]
+    return int(pytest.main(["-n", "auto", "--dist", "worksteal", *chosen, *arguments]))
 
 
 if __name__ == "__main__":

@@ -6,25 +6,27 @@ from pathlib import Path
 from dev import azurite
 from dev.environment import ROOT, install
 
-FILES = (Path("requirements.txt"), Path("dev/requirements.txt"))
+FILES = (Path("requirements.txt"), Path("dev/requirements.txt"), Path("dev/report/requirements.txt"))
 
 
 def compile_into(directory: Path, *, upgrade: bool = False) -> None:
-    """Write both files in `directory`, which has a pyproject.toml; the pins they have stay while they fit.
+    """Write the files in `directory`, which has a pyproject.toml; the pins they have stay while they fit.
 
     Raises InstallError, with what uv said.
     """
-    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--system-certs"]
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--system-certs"]
     command += ["--universal", "--python-version", "3.13", "--generate-hashes"]
     command += ["--no-header", "--no-emit-index-url"]
     command += ["--upgrade"] if upgrade else []
-    ours, everything = (str(file) for file in FILES)
-    install([*command, "-o", ours], (), cwd=directory)
-    install([*command, "--group", "dev", "-c", ours, "-o", everything], (), cwd=directory)
+    ours, everything, reports = (str(file) for file in FILES)
+    app = "pyproject.toml"
+    install([*command, app, "-o", ours], (), cwd=directory)
+    install([*command, app, "--group", "dev", "-c", ours, "-o", everything], (), cwd=directory)
+    install([*command, "--no-deps", "--group", "report", "-o", reports], (), cwd=directory)
 
 
 def lock(*, upgrade: bool) -> int:
-    """Compile both files in place, and renew Azurite's tree with `upgrade`; returns the exit code."""
+    """Compile the files in place, and renew Azurite's tree with `upgrade`; returns the exit code."""
     compile_into(ROOT, upgrade=upgrade)
     written = [ROOT / file for file in FILES]
     if upgrade:
