@@ -33,7 +33,7 @@ def snapshot(report: Report, *, dry_run: bool) -> None:
 _SAID = {
     "taken": "taken: the first snapshot of its day",
     "revised": "revised: the figure differs from the day's last snapshot",
-    "repaired": "repaired: nothing new, but an earlier run had left the history behind",
+    "repaired": "repaired: nothing new, but another run had left the history behind",
     "unchanged": "unchanged: the day's last snapshot says the same",
     "no-usage-data": "Partner Center has no usage data for this partner; nothing is written",
 }

@@ -121,16 +121,22 @@ class History:
         return {name: blob for name, blob in read.items() if blob is not None}
 
     def _converge(self, make_draft: Callable[[_Known], Draft]) -> Updated:
+        former: list[
+            Json
+        ] = []  # the manifest's last day, at the first try: a later one may find this run's own
         for _ in range(_TRIES):
             try:
-                return self._update(make_draft)
+                draft, updated = self._update(make_draft, former)
             except BlobConflictError:
                 continue
+            _warn_of_gaps(updated, draft, former[0])
+            return updated
         raise RecordError(f"the history could not be written: others were faster {_TRIES} times")
 
-    def _update(self, make_draft: Callable[[_Known], Draft]) -> Updated:
+    def _update(self, make_draft: Callable[[_Known], Draft], former: list[Json]) -> tuple[Draft, Updated]:
         listed: dict[str, Blob | ListedBlob] = {blob.name: blob for blob in self._container.list()}
         head, said = (self._container.read(name).blob for name in (NDJSON, MANIFEST))
+        former.append(None if said is None else last_date(said.content))
         known = _Known() if head is None else _read(head)
         draft = make_draft(known)
         files, written = self.files(draft), list[str]()
@@ -146,9 +152,7 @@ class History:
                 etag = None if there is None else there.etag
                 self._container.write(name, content, _TYPES[name], replacing=etag, metadata=metadata)
                 written.append(name)
-        updated = _updated(known, draft, written)
-        _warn_of_gaps(updated, draft, None if said is None else last_date(said.content))
-        return updated
+        return draft, _updated(known, draft, written)
 
     def _later(self, known: _Known) -> Draft:
         """What is known, with what the dated blobs say beyond it."""
@@ -184,7 +188,8 @@ class History:
 
     def _latest(self, draft: Draft) -> bytes:
         """The newest snapshot; not one that has been damaged since it was recorded."""
-        for name in sorted(map(source_of, draft.rows.values()), reverse=True):
+        sound = {name for name in draft.names if name.name not in draft.damaged}
+        for name in sorted(sound.union(map(source_of, draft.rows.values())), reverse=True):
             content = self._record.content(name)
             if content is not None:
                 return content

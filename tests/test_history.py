@@ -566,6 +566,18 @@ def test_a_run_puts_no_older_snapshot_in_a_later_ones_place_and_a_rebuild_does(
     assert books.files() == books.rebuilt()
 
 
+def test_where_the_only_rows_snapshot_is_damaged_an_earlier_sound_one_is_the_latest(books: Books) -> None:
+    books.run("1", at="21T08:05")
+    books.run("2", at="21T09:05")
+    damaged = snapshots.revision_name(instant("21T09:05"))
+    books.usage.upload_blob(damaged, b"{", overwrite=True)
+    taken, updated = books.run("1", at="21T10:05")
+    assert (taken.outcome, updated.written) == ("unchanged", [LATEST, MANIFEST])
+    assert json.loads(books.file(LATEST))["usageSummary"]["totalCost"] == 1
+    assert json.loads(books.file(NDJSON))["totalCost"] == 2  # until a rebuild
+    assert books.run("1", at="21T11:05")[1].written == []
+
+
 def test_where_all_snapshots_are_damaged_the_files_stay_as_they_are(books: Books) -> None:
     books.run()
     before = books.etags()
@@ -609,7 +621,7 @@ def test_gaps_are_a_warning_of_the_first_run_of_a_day_alone(
 
 @pytest.mark.parametrize(
     ("fault", "write"),
-    [(Fault.DIE, 3), (Fault.DIE, 4), (Fault.LOSE, 1)],
+    [(Fault.DIE, 3), (Fault.DIE, 4), (Fault.LOSE, 1), (Fault.LOSE, 4)],
 )
 def test_a_days_gaps_are_said_once_though_a_write_of_its_first_run_fails(
     books: Books, proxy: StorageProxy, caplog: pytest.LogCaptureFixture, fault: Fault, write: int
