@@ -4,6 +4,7 @@ import logging
 
 import azure.functions as func
 
+from shared.answers import Result
 from shared.app import app
 from shared.events import log_event
 from shared.freshness import parse_request_directives
@@ -27,7 +28,7 @@ async def main(req: func.HttpRequest) -> func.HttpResponse:
         is_head=req.method == "HEAD",
     )
     if not result.is_plain_hit:
-        _log_outcome(response, correlation_id)
+        _log_outcome(response, result, correlation_id)
     # An empty mimetype keeps the library from adding text/plain to a 304.
     return func.HttpResponse(
         response.body, status_code=response.status, headers=response.headers, mimetype=""
@@ -39,12 +40,13 @@ def _header(req: func.HttpRequest, name: str) -> str | None:
     return req.headers[name] if name in req.headers else None  # noqa: SIM401  # see above
 
 
-def _log_outcome(response: Response, correlation_id: str) -> None:
+def _log_outcome(response: Response, result: Result, correlation_id: str) -> None:
     log_event(
         _log,
         logging.INFO,
         "usage_summary.answered",
         status=response.status,
         cacheStatus=response.headers.get("Cache-Status"),
+        ageSeconds=result.age if result.answer else None,
         correlationId=correlation_id,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dev import environment
@@ -73,6 +74,16 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     report.add_argument("--draw", action="store_true", help="draw powerbi/pages.svg anew, and check nothing")
+    package = commands.add_parser(
+        "package",
+        help="the deployment package, as a zip",
+        description="Build the deployment package: the app and its packages, compiled, in one zip that runs"
+        " in Azure as it is. The same files give the same bytes.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    package.add_argument(
+        "--output", type=Path, default=Path("dist/usage-summary.zip"), metavar="FILE", help="where it is put"
+    )
     bench = commands.add_parser(
         "bench",
         help="the benchmarks",
@@ -128,6 +139,10 @@ def work(options: argparse.Namespace, rest: Sequence[str]) -> int:
             from dev.report import report
 
             code = report(rest, is_drawn=options.draw)
+        case "package":
+            from dev.package import package
+
+            code = package(options.output)
         case "bench":
             from dev.bench import bench
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from dev import lock
-from dev.environment import ROOT, InstallError
+from dev.environment import ROOT, InstallError, interpreter, make
 
 TOOLS = {
     "format": ["-m", "ruff", "format", "--check"],
@@ -17,10 +17,10 @@ TOOLS = {
 }
 
 
-def complaint_of(arguments: list[str]) -> str:
-    """What a tool has to say against the code; empty when nothing."""
+def complaint_of(arguments: list[str], venv: Path | None = None) -> str:
+    """What a tool of this environment or another has to say against the code; empty when nothing."""
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [interpreter(venv) if venv else sys.executable, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -51,10 +51,18 @@ def unlocked() -> str:
     )
 
 
+def insecure() -> str:
+    """What checkov says of the Bicep, in an environment of its own: it has a hundred packages."""
+    venv = ROOT / ".venv-infra"
+    make(venv, ROOT / "dev" / "infra-requirements.txt")
+    return complaint_of(["-m", "checkov.main", "--config-file", "infra/.checkov.yaml", "-d", "infra"], venv)
+
+
 def check() -> int:
-    """Run every check and print a line of verdict for each; returns the exit code."""
+    """Run every check and print a line of verdict for each; returns the exit code. Raises InstallError."""
     complaints = {name: complaint_of(arguments) for name, arguments in TOOLS.items()}
     complaints["requirements"] = unlocked()
+    complaints["infrastructure"] = insecure()
     for name, complaint in complaints.items():
         if complaint:
             print(complaint)

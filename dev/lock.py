@@ -6,7 +6,12 @@ from pathlib import Path
 from dev import azurite
 from dev.environment import ROOT, install
 
-FILES = (Path("requirements.txt"), Path("dev/requirements.txt"), Path("dev/report/requirements.txt"))
+FILES = (
+    Path("requirements.txt"),
+    Path("dev/requirements.txt"),
+    Path("dev/report/requirements.txt"),
+    Path("dev/infra-requirements.txt"),
+)
 
 
 def compile_into(directory: Path, *, upgrade: bool = False) -> None:
@@ -18,11 +23,12 @@ def compile_into(directory: Path, *, upgrade: bool = False) -> None:
     command += ["--universal", "--python-version", "3.13", "--generate-hashes"]
     command += ["--no-header", "--no-emit-index-url"]
     command += ["--upgrade"] if upgrade else []
-    ours, everything, reports = (str(file) for file in FILES)
+    ours, everything, reports, infrastructure = (str(file) for file in FILES)
     app = "pyproject.toml"
     install([*command, app, "-o", ours], (), cwd=directory)
     install([*command, app, "--group", "dev", "-c", ours, "-o", everything], (), cwd=directory)
     install([*command, "--no-deps", "--group", "report", "-o", reports], (), cwd=directory)
+    install([*command, "--group", "infra", "-o", infrastructure], (), cwd=directory)
 
 
 def lock(*, upgrade: bool) -> int:

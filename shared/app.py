@@ -67,7 +67,14 @@ class App:
         fleet = Fleet(cache, partner, clock, shares_failures=operator is None)
         self._answers = Answers(fleet, open_client, settings.freshness, clock)
         record, history = open_record(settings.record, clock, operator)
-        self._run = Run(self._answers, record, history, settings.freshness.min_refresh, clock)
+
+        def token_age() -> float | None:
+            from shared.consent import stored_age_in_days
+
+            return None if operator else stored_age_in_days(settings, clock)
+
+        floor = settings.freshness.min_refresh
+        self._run = Run(self._answers, record, history, floor, clock, token_age)
 
     async def get_usage_summary(self, directives: RequestDirectives, correlation_id: str) -> Result:
         """The usage summary for one caller, or why there is none; see Answers.get."""

@@ -156,6 +156,16 @@ class Consent:
                 return value
 
 
+def stored_age_in_days(settings: PartnerCenterSettings, clock: Clock) -> float | None:
+    """The age of the vault's refresh token; None where there is none, or the vault does not answer."""
+    home = _home(settings, None)
+    if isinstance(home, GivenRefreshToken):
+        return None
+    with suppress(UsageSummaryError), session_for(_WRITE_BACK_TIME, settings.ca_bundle) as session:
+        return _days(clock.now() - home.read(session).issued_at)
+    return None
+
+
 def _home(settings: PartnerCenterSettings, operator: "TokenCredential | None") -> Vault | GivenRefreshToken:
     match settings.refresh_token:
         case VaultSecret() as secret:

@@ -6,6 +6,8 @@ Runs may be late, missed, doubled or killed: each looks at what is there, and fi
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from shared.answers import Answers
@@ -25,17 +27,17 @@ type Outcome = dict[str, str | float | datetime | list[str] | None]
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class Run:
     """Takes snapshots; may run on several instances at once."""
 
-    def __init__(
-        self, answers: Answers, record: Record, history: History, min_refresh: timedelta, clock: Clock
-    ) -> None:
-        self._answers = answers
-        self._record = record
-        self._history = history
-        self._min_refresh = min_refresh
-        self._clock = clock
+    answers: Answers
+    record: Record
+    history: History
+    min_refresh: timedelta
+    clock: Clock
+    token_age: Callable[[], float | None]
+    """Of the stored refresh token, in days, for the log line."""
 
     def take_snapshot(self, *, dry_run: bool = False) -> Outcome:
         """Record today's usage summary and bring the history up to date; what came of it, which is logged.
@@ -45,27 +47,28 @@ class Run:
         Raises an error of this app when the run failed, also when a stored answer of today was recorded
         instead of a refreshed one. A dry run writes nothing to the record.
         """
-        began = self._clock.monotonic()
+        began = self.clock.monotonic()
         try:
             outcome = self._take_snapshot(dry_run=dry_run)
         except UsageSummaryError as error:
-            log_failed(error, seconds=round(self._clock.monotonic() - began, 3))
+            log_failed(error, seconds=round(self.clock.monotonic() - began, 3))
             raise
-        outcome["seconds"] = round(self._clock.monotonic() - began, 3)
+        outcome["refreshTokenAgeInDays"] = self.token_age()
+        outcome["seconds"] = round(self.clock.monotonic() - began, 3)
         log_event(_log, logging.INFO, "snapshot.done", **outcome)
         return outcome
 
     def _take_snapshot(self, *, dry_run: bool) -> Outcome:
-        began = self._clock.monotonic()
+        began = self.clock.monotonic()
         answer, failure = self._todays_answer()
         outcome: Outcome = {
             "outcome": "no-usage-data",
             "fetchedAt": answer.fetched_at,
             "requestId": answer.request_id,
-            "answerSeconds": round(self._clock.monotonic() - began, 3),
+            "answerSeconds": round(self.clock.monotonic() - began, 3),
         }
         if answer.no_usage_data is None:
-            taken = self._record.take(answer, dry_run=dry_run)
+            taken = self.record.take(answer, dry_run=dry_run)
             outcome |= {"outcome": taken.outcome, "blob": taken.name}
             if not dry_run:
                 outcome |= self._bring_up_to_date(taken.name, taken.outcome)
@@ -74,7 +77,7 @@ class Run:
         return outcome
 
     def _bring_up_to_date(self, name: str, outcome: str) -> Outcome:
-        updated = self._history.bring_up_to_date()
+        updated = self.history.bring_up_to_date()
         left = [each for each in updated.added if outcome == "unchanged" or each != name]
         if outcome == "unchanged" and updated.written:
             outcome = "repaired"
@@ -94,19 +97,19 @@ class Run:
         Just after midnight the fleet's floor may stand before a refresh: that is worth waiting for, since a
         schedule may have no other run today.
         """
-        may_wait = self._min_refresh <= _LONGEST_WAIT
+        may_wait = self.min_refresh <= _LONGEST_WAIT
         while True:
-            now = self._clock.now()
+            now = self.clock.now()
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
             todays_and_fresh = RequestDirectives(max_age=now - midnight, min_fresh=timedelta(seconds=1))
-            result = asyncio.run(self._answers.get(todays_and_fresh, str(uuid.uuid4())))
+            result = asyncio.run(self.answers.get(todays_and_fresh, str(uuid.uuid4())))
             answer = result.answer
             if answer is not None and answer.fetched_at.date() >= now.date():
                 return answer, result.error
             if result.error is not None or not may_wait:
                 break
             may_wait = False
-            self._clock.sleep(self._min_refresh.total_seconds() + 1)  # storage's clock has whole seconds
+            self.clock.sleep(self.min_refresh.total_seconds() + 1)  # storage's clock has whole seconds
         raise result.error or RecordError("the answer is of an earlier day, and may not be refreshed yet")
 
 

@@ -244,12 +244,24 @@ def test_a_run_says_in_one_line_what_came_of_it_and_returns_the_same(
         "damaged": 0,
         "rows": 1,
         "missingDates": 0,
+        "refreshTokenAgeInDays": 0.0,
         "seconds": 0.0,
     }
     assert second == first | {"outcome": "unchanged", "written": []}
     for outcome, line in zip(outcomes, (first, second), strict=True):
         assert outcome["repairedBlobs"] is None
         assert json.loads(event("snapshot.done", **outcome)) == line
+
+
+def test_a_run_is_good_though_the_vault_does_not_tell_the_tokens_age(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = place.start()
+    app.take_snapshot()
+    place.world.choose("vault-down")
+    app.take_snapshot()
+    ages = [line.get("refreshTokenAgeInDays") for line in events(caplog, "snapshot.done")]
+    assert ages == [0.0, None]
 
 
 @pytest.mark.parametrize(("left", "repaired"), [(HISTORY, 1), (["manifest.json"], 0)], ids=["all", "last"])

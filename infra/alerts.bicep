@@ -1,0 +1,141 @@
+// What wakes somebody up. Each query reads the app's own events: one JSON object a line of AppTraces.
+param token string
+param location string
+param tags object
+param workspaceId string
+param alertEmail string
+param alertActionGroupId string
+param refreshTokenAlertDays int
+
+resource byMail 'Microsoft.Insights/actionGroups@2023-01-01' = if (!empty(alertEmail)) {
+  name: 'ag-usage-summary-${token}'
+  location: 'global'
+  tags: tags
+  properties: {
+    groupShortName: 'usagesummary'
+    enabled: true
+    emailReceivers: [
+      {
+        name: 'operator'
+        emailAddress: alertEmail
+        useCommonAlertSchema: true
+      }
+    ]
+  }
+}
+
+var actionGroups = union(
+  empty(alertEmail) ? [] : [byMail.id],
+  empty(alertActionGroupId) ? [] : [alertActionGroupId]
+)
+
+// A rule has no window of 26 hours: it looks at two days, and the query back over 26 hours. A count of a summarize
+// without `by` is a row even where there is nothing, so that absence is a 0 and below 1.
+var rules = [
+  {
+    name: 'no-snapshot-run'
+    title: 'Usage summary: no successful snapshot run in 26 hours'
+    severity: 1
+    frequency: 'PT1H'
+    window: 'P2D'
+    measure: 'Runs'
+    operator: 'LessThan'
+    threshold: 1
+    query: loadTextContent('alerts/no-snapshot-run.kql')
+  }
+  {
+    name: 'refresh-token-old'
+    title: 'Usage summary: the stored refresh token is not renewed'
+    severity: 1
+    frequency: 'PT6H'
+    window: 'P1D'
+    measure: 'AgeInDays'
+    operator: 'GreaterThanOrEqual'
+    threshold: refreshTokenAlertDays
+    query: loadTextContent('alerts/refresh-token-old.kql')
+  }
+  {
+    name: 'operator-needed'
+    title: 'Usage summary: a person has to sign in, or a setting is wrong'
+    severity: 1
+    frequency: 'PT15M'
+    window: 'PT1H'
+    measure: 'Failures'
+    operator: 'GreaterThanOrEqual'
+    threshold: 1
+    query: loadTextContent('alerts/operator-needed.kql')
+  }
+  {
+    name: 'upstream-failing'
+    title: 'Usage summary: no refresh has succeeded for 6 hours, and some have failed'
+    severity: 2
+    frequency: 'PT30M'
+    window: 'PT6H'
+    measure: 'Failing'
+    operator: 'GreaterThanOrEqual'
+    threshold: 1
+    query: loadTextContent('alerts/upstream-failing.kql')
+  }
+  {
+    name: 'answers-stale'
+    title: 'Usage summary: answers are older than 3 hours'
+    severity: 2
+    frequency: 'PT30M'
+    window: 'PT1H'
+    measure: 'Stale'
+    operator: 'GreaterThanOrEqual'
+    threshold: 1
+    query: loadTextContent('alerts/answers-stale.kql')
+  }
+  {
+    name: 'record-damaged'
+    title: 'Usage summary: a snapshot or the history is not as it was written'
+    severity: 1
+    frequency: 'PT1H'
+    window: 'PT6H'
+    measure: 'Damaged'
+    operator: 'GreaterThanOrEqual'
+    threshold: 1
+    query: loadTextContent('alerts/record-damaged.kql')
+  }
+]
+
+resource alert 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
+  for rule in rules: {
+    name: '${rule.name}-${token}'
+    location: location
+    tags: tags
+    kind: 'LogAlert'
+    properties: {
+      displayName: rule.title
+      description: 'docs/operations.md, ${rule.name}'
+      severity: rule.severity
+      enabled: true
+      scopes: [
+        workspaceId
+      ]
+      evaluationFrequency: rule.frequency
+      windowSize: rule.window
+      autoMitigate: true
+      skipQueryValidation: true // the table comes with the first line
+      criteria: {
+        allOf: [
+          {
+            query: rule.query
+            metricMeasureColumn: rule.measure
+            timeAggregation: 'Total'
+            operator: rule.operator
+            threshold: rule.threshold
+            failingPeriods: {
+              numberOfEvaluationPeriods: 1
+              minFailingPeriodsToAlert: 1
+            }
+          }
+        ]
+      }
+      actions: {
+        actionGroups: actionGroups
+      }
+    }
+  }
+]

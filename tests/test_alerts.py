@@ -1,0 +1,279 @@
+"""Each alert on lines that the app really wrote: it fires when it should, and is silent when it should."""
+
+import json
+import logging
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from azure.storage.blob import BlobServiceClient, ContainerClient
+
+from dev.azurite import Azurite
+from dev.simulator import Simulator
+from shared.clock import Clock
+from shared.errors import UsageSummaryError
+from shared.fleet import Answer, Fleet
+from tests.conftest import beside, partner_of
+from tests.kql import Line, evaluate
+from tests.test_functions import app as app  # noqa: PLC0414  # a fixture
+
+INFRA = Path(__file__).parent.parent / "infra"
+ALERTS = (INFRA / "alerts.bicep").read_text(encoding="utf-8")
+FREQUENCIES = {"PT5M": 5, "PT10M": 10, "PT15M": 15, "PT30M": 30, "PT1H": 60, "PT6H": 360}
+WINDOWS = FREQUENCIES | {"PT2H": 120, "PT3H": 180, "PT4H": 240, "P1D": 1440, "P2D": 2880}
+"""Minutes. What a rule may have: learn.microsoft.com/rest/api/monitor/scheduled-query-rules."""
+COMPARED: dict[str, Callable[[float, float], bool]] = {
+    "LessThan": lambda value, threshold: value < threshold,
+    "GreaterThanOrEqual": lambda value, threshold: value >= threshold,
+}
+TOKEN_DAYS = 30
+
+
+def rules() -> dict[str, dict[str, str]]:
+    """The rules of alerts.bicep by name."""
+    found = re.findall(r"\n  \{\n(.*?)\n  \}", ALERTS.split("var rules = [")[1].split("\n]\n")[0], re.DOTALL)
+    members = [dict(re.findall(r"^    (\w+): (.+)$", text, re.MULTILINE)) for text in found]
+    return {
+        each["name"].strip("'"): {key: value.strip("'") for key, value in each.items()} for each in members
+    }
+
+
+RULES = rules()
+
+
+def query_of(rule: str) -> str:
+    name = re.search(r"loadTextContent\('(.+)'\)", RULES[rule]["query"])
+    assert name is not None
+    return (INFRA / name[1]).read_text(encoding="utf-8").strip()
+
+
+def fires(rule: str, lines: list[Line], now: datetime) -> bool:
+    """Whether a rule would fire at an instant: the total of its measure against its threshold."""
+    members = RULES[rule]
+    rows = evaluate(query_of(rule), lines, now, timedelta(minutes=WINDOWS[members["window"]]))
+    total = sum(row[members["measure"]] for row in rows)
+    threshold = TOKEN_DAYS if members["threshold"] == "refreshTokenAlertDays" else int(members["threshold"])
+    return bool(rows) and COMPARED[members["operator"]](total, threshold)
+
+
+class Watched(logging.Handler):
+    """The app's lines, each at the instant that the test has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = datetime.now(UTC)
+        self.lines: list[Line] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(Line(self.now, record.getMessage()))
+
+    def fires(self, rule: str, **later: float) -> bool:
+        return fires(rule, self.lines, self.now + timedelta(**later))
+
+    def last(self, event: str) -> dict[str, object]:
+        found = [json.loads(line.message) for line in self.lines if f'"{event}"' in line.message]
+        return dict(found[-1])
+
+
+@pytest.fixture
+def watched(caplog: pytest.LogCaptureFixture) -> Iterator[Watched]:
+    handler, loggers = Watched(), [logging.getLogger(name) for name in ("shared", "__app__")]
+    caplog.set_level(logging.INFO)
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield handler
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+@pytest.fixture
+def service(azurite: Azurite) -> Iterator[BlobServiceClient]:
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as client:
+        yield client
+
+
+def run(started: SimpleNamespace) -> None:
+    with suppress(UsageSummaryError):
+        started.snapshot()
+
+
+def test_every_rule_has_durations_that_a_rule_may_have_and_a_measure_of_its_query() -> None:
+    assert len(RULES) == 6
+    assert {path.stem for path in (INFRA / "alerts").iterdir()} == RULES.keys()
+    for name, rule in RULES.items():
+        assert FREQUENCIES[rule["frequency"]] <= WINDOWS[rule["window"]]
+        assert f"alerts/{name}.kql" in rule["query"]
+        assert re.search(rf"\b{rule['measure']} = ", query_of(name))
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_nothing_but_silence_fires_no_alert_but_that_of_silence(rule: str) -> None:
+    now = datetime.now(UTC)
+
+    for lines in ([], [Line(now, "no JSON"), Line(now, "[1]"), Line(now, '{"event": 7}')]):
+        assert fires(rule, lines, now) == (rule == "no-snapshot-run")
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_a_healthy_day_fires_none(app: Callable[..., SimpleNamespace], watched: Watched, rule: str) -> None:
+    started = app()
+    for _ in range(3):
+        started.get()
+        run(started)
+        watched.now += timedelta(hours=1)
+
+    assert not watched.fires(rule)
+
+
+def test_a_run_is_missed_after_26_hours_and_not_before(
+    app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator
+) -> None:
+    started = app()
+    run(started)
+    assert not watched.fires("no-snapshot-run", hours=25.9)
+    assert watched.fires("no-snapshot-run", hours=26.1)
+
+    simulator.world.choose("no-usage-data")
+    watched.now += timedelta(hours=30)
+    run(app(USAGE_CACHE_CONTAINER="another"))
+    assert not watched.fires("no-snapshot-run", hours=1)
+
+
+def test_runs_that_fail_are_no_runs(
+    app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator
+) -> None:
+    simulator.world.choose("forbidden")
+    run(app())
+
+    assert watched.last("snapshot.failed")["error"] == "UpstreamRefusedError"
+    assert watched.fires("no-snapshot-run", hours=1)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "days", "is_old"),
+    [("healthy", 30.1, False), ("vault-read-only", 29.9, False), ("vault-read-only", 30.1, True)],
+)
+def test_a_refresh_token_that_is_not_renewed_is_told(
+    app: Callable[..., SimpleNamespace],
+    watched: Watched,
+    simulator: Simulator,
+    scenario: str,
+    days: float,
+    is_old: bool,  # noqa: FBT001  # a column of the table
+) -> None:
+    world, now = simulator.world, simulator.world.clock
+    world.clock = lambda: now() - timedelta(days=days)
+    world.consent()
+    world.clock = now
+    world.choose(scenario)
+    started = app()
+    run(started)  # signs in, and writes the new token back
+    run(started)
+
+    assert watched.fires("refresh-token-old") == is_old
+
+
+@pytest.mark.parametrize(
+    ("scenario", "error"),
+    [
+        ("consent-revoked", "ConsentRequiredError"),
+        ("mfa-missing", "ConsentRequiredError"),
+        ("secret-expired", "ConfigurationError"),
+        ("vault-forbidden", "ConfigurationError"),
+    ],
+)
+def test_an_operator_is_called_and_only_for_an_hour_after_the_last_failure(
+    app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator, scenario: str, error: str
+) -> None:
+    simulator.world.choose(scenario)
+    app().get()
+
+    assert watched.last("usage_summary.refresh_failed")["error"] == error
+    assert watched.fires("operator-needed", minutes=59)
+    assert not watched.fires("operator-needed", minutes=61)
+
+
+def test_an_operator_is_called_for_a_wrong_setting(
+    app: Callable[..., SimpleNamespace], watched: Watched
+) -> None:
+    app(PARTNER_CENTER_CLOUD="mars").get()
+
+    assert watched.fires("operator-needed")
+
+
+def test_nobody_is_called_for_an_upstream_that_is_down_for_a_while(
+    app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator
+) -> None:
+    started = app()
+    started.get()
+    watched.now += timedelta(hours=4)
+    simulator.world.choose("down")
+    app(USAGE_CACHE_CONTAINER="another").get()
+
+    assert watched.last("usage_summary.refresh_failed")["error"] == "UpstreamUnavailableError"
+    for rule in ("operator-needed", "upstream-failing", "answers-stale", "record-damaged"):
+        assert not watched.fires(rule, hours=1)
+    assert watched.fires(
+        "upstream-failing", hours=2.1
+    )  # the success is out of the window, the failure is in it
+
+
+def test_answers_that_are_stale_for_long_are_told(
+    app: Callable[..., SimpleNamespace],
+    watched: Watched,
+    simulator: Simulator,
+    environ: dict[str, str],
+    service: BlobServiceClient,
+) -> None:
+    simulator.world.choose("down")
+    for hours, is_told in ((2.9, False), (3.1, True)):
+        name = environ["USAGE_CACHE_CONTAINER"] = uuid.uuid4().hex
+        store(service.get_container_client(name), environ, datetime.now(UTC) - timedelta(hours=hours))
+        app().get()
+        assert watched.last("usage_summary.answered")["ageSeconds"] == pytest.approx(hours * 3600, abs=5)
+        assert watched.fires("answers-stale") == is_told
+
+
+def test_damage_is_told(
+    app: Callable[..., SimpleNamespace], watched: Watched, environ: dict[str, str], service: BlobServiceClient
+) -> None:
+    started = app()
+    run(started)
+    assert not watched.fires("record-damaged")
+    history = service.get_container_client(environ["USAGE_HISTORY_CONTAINER"])
+    history.upload_blob("usagesummary.ndjson", b"{", overwrite=True)
+    run(started)
+
+    assert watched.fires("record-damaged")
+
+
+def store(container: ContainerClient, environ: dict[str, str], fetched_at: datetime) -> None:
+    """An answer that the fleet has had since then."""
+    fleet = Fleet(beside(container), partner_of(environ), Clock())
+    claim = fleet.claim(fleet.read(), "before")
+    assert claim is not None
+    assert fleet.publish(claim, Answer(b'{"totalCost":1}', fetched_at, "r", "c"))
+
+
+def code() -> str:
+    """Of what logs."""
+    files = [
+        path for folder in ("shared", "GetUsageSummary") for path in (INFRA.parent / folder).glob("*.py")
+    ]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_queries_name_what_the_app_logs(rule: str) -> None:
+    events = set(re.findall(r'"([a-z_]+\.[a-z_]+)"', code()))
+    fields = {name for pair in re.findall(r'\b(\w+)=|"(\w+)"', code()) for name in pair}
+    errors = set(re.findall(r"class (\w+Error)\b", code()))
+
+    assert set(re.findall(r'"([a-z_]+\.[a-z_]+)"', query_of(rule))) <= events
+    assert set(re.findall(r"\bevent\.(\w+)", query_of(rule))) <= fields | {"event"}
+    assert set(re.findall(r'"(\w+Error)"', query_of(rule))) <= errors

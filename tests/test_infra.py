@@ -1,0 +1,227 @@
+"""The deployment against the code: settings, roles, names, parameters, the hook that looks at the result."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from shared.http import PROBLEMS
+from shared.settings import read_settings
+from tests.test_repository import ROOT, settings_in, settings_in_code
+
+INFRA = ROOT / "infra"
+MAIN = (INFRA / "main.bicep").read_text(encoding="utf-8")
+APP = (INFRA / "app.bicep").read_text(encoding="utf-8")
+STORAGE = (INFRA / "storage.bicep").read_text(encoding="utf-8")
+BICEP = {path.name: path.read_text(encoding="utf-8") for path in INFRA.glob("*.bicep")}
+
+# learn.microsoft.com/azure/role-based-access-control/built-in-roles
+ROLES = {
+    "b7e6dc6d-f1e8-4753-8033-0f276bb0955b": "storageBlobDataOwner",
+    "ba92f5b4-2d11-453d-a403-e96b0029c9fe": "storageBlobDataContributor",
+    "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1": "storageBlobDataReader",
+    "b86a8fe4-44ce-4948-aee5-eccb2c155cd7": "keyVaultSecretsOfficer",
+    "3913510d-42f4-4e42-8a64-420c390055eb": "monitoringMetricsPublisher",
+    "73c42c96-874c-492b-b04d-ab87d138a893": "logAnalyticsReader",
+}
+# learn.microsoft.com/azure/azure-functions/functions-app-settings, "Flex Consumption plan deprecations"
+FORBIDDEN = {
+    "ENABLE_ORYX_BUILD",
+    "FUNCTIONS_EXTENSION_VERSION",
+    "FUNCTIONS_WORKER_PROCESS_COUNT",
+    "FUNCTIONS_WORKER_RUNTIME",
+    "FUNCTIONS_WORKER_RUNTIME_VERSION",
+    "SCM_DO_BUILD_DURING_DEPLOYMENT",
+    "TZ",
+    "WEBSITE_CONTENTAZUREFILECONNECTIONSTRING",
+    "WEBSITE_CONTENTSHARE",
+    "WEBSITE_RUN_FROM_PACKAGE",
+    "WEBSITE_TIME_ZONE",
+    "WEBSITE_USE_PLACEHOLDER",
+}
+VALUES = {
+    "hostEndpoints.blob": "https://sthost.blob.core.windows.net/",
+    "hostEndpoints.queue": "https://sthost.queue.core.windows.net/",
+    "hostEndpoints.table": "https://sthost.table.core.windows.net/",
+    "identityClientId": "5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47",
+    "insightsConnectionString": "InstrumentationKey=x",
+    "partnerCenterCloud": "global",
+    "partnerCenterTenantId": "8f1c5b1e-0d3f-4f5e-8a53-2d1c6b0e8a47",
+    "partnerCenterClientId": "1c5b1e8f-0d3f-4f5e-8a53-2d1c6b0e8a47",
+    "recordBlobEndpoint": "https://strecord.blob.core.windows.net/",
+    "refreshTokenSecret": "https://kv.vault.azure.net/secrets/partner-center-refresh-token",
+    "snapshotSchedule": "0 5 * * * *",
+}
+
+
+def app_settings() -> dict[str, str]:
+    """The app's settings as deployed, with values such as they get."""
+    block = APP.split("name: 'appsettings'")[1].split("\n}\n")[0]
+    settings = {}
+    for name, value in re.findall(r"^    (\w+): (.+)$", block, re.MULTILINE):
+        given = value.strip("'") if value.startswith("'") else "${" + value + "}"
+        settings[name] = re.sub(r"\$\{([\w.]+)\}", lambda found: VALUES[found[1]], given)
+    return settings
+
+
+def test_the_app_starts_on_the_settings_that_it_is_deployed_with() -> None:
+    deployed = app_settings()
+    settings = read_settings(deployed, os.path.exists)
+
+    record = settings.record
+    assert (record.snapshot_container, record.history_container) == ("usage", "usage-history")
+    assert settings.record.storage.blob_service_uri == VALUES["recordBlobEndpoint"].rstrip("/")
+    assert settings.cache_storage.blob_service_uri == "https://sthost.blob.core.windows.net"
+
+
+def test_each_setting_is_one_of_the_code_and_none_is_forbidden_on_flex() -> None:
+    deployed = app_settings().keys()
+
+    assert settings_in(" ".join(deployed)) <= settings_in_code()
+    assert "SNAPSHOT_SCHEDULE" in deployed  # a binding expression has no default
+    assert not deployed & FORBIDDEN
+    others = deployed - settings_in(" ".join(deployed))
+    assert others == {
+        "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
+        "APPLICATIONINSIGHTS_CONNECTION_STRING",
+        "AZURE_CLIENT_ID",
+        "AzureWebJobsStorage__blobServiceUri",
+        "AzureWebJobsStorage__clientId",
+        "AzureWebJobsStorage__credential",
+        "AzureWebJobsStorage__queueServiceUri",
+        "AzureWebJobsStorage__tableServiceUri",
+    }
+
+
+def test_no_secret_and_no_key_is_deployed() -> None:
+    for text in BICEP.values():
+        assert not re.search(
+            r"listKeys|@secure|Microsoft\.KeyVault/vaults/secrets|_CLIENT_SECRET|AccountKey", text
+        )
+
+
+def test_every_role_is_the_one_that_it_is_called() -> None:
+    for text in BICEP.values():
+        for name, role in re.findall(r"var (\w+) = '([0-9a-f-]{36})'", text):
+            assert ROLES[role] == name
+
+
+def test_roles_are_given_at_the_narrowest_scope_and_under_names_that_stay() -> None:
+    pattern = r"^resource (\w+) 'Microsoft\.Authorization/roleAssignments@.*?\n(.*?)^\}"
+    given = {}
+    for text in BICEP.values():
+        for name, body in re.findall(pattern, text, re.MULTILINE | re.DOTALL):
+            named = re.search(r"name: guid\((\w+)\.id, (\w+), (\w+)\)\n  scope: (\w+)\n", body)
+            assert named is not None
+            scope, principal, role = named.groups()[:3]
+            assert named[4] == scope
+            assert f"principalId: {principal}\n" in body
+            assert f"roleDefinitions', {role})" in body
+            given[name] = (principal, role, scope)
+    assert given == {
+        "operatorReads": ("operatorPrincipalId", "logAnalyticsReader", "workspace"),
+        "appPublishes": ("appPrincipalId", "monitoringMetricsPublisher", "insights"),
+        "appKeeps": ("appPrincipalId", "keyVaultSecretsOfficer", "vault"),
+        "operatorKeeps": ("operatorPrincipalId", "keyVaultSecretsOfficer", "vault"),
+        "appOwnsHost": ("appPrincipalId", "storageBlobDataOwner", "host"),
+        "appWritesUsage": ("appPrincipalId", "storageBlobDataContributor", "usage"),
+        "appWritesHistory": ("appPrincipalId", "storageBlobDataContributor", "history"),
+        "operatorReadsUsage": ("operatorPrincipalId", "storageBlobDataReader", "usage"),
+        "operatorReadsHistory": ("operatorPrincipalId", "storageBlobDataReader", "history"),
+        "reportReads": ("reportReaderGroupId", "storageBlobDataReader", "history"),
+    }
+
+
+def test_each_container_is_where_the_code_looks_for_it() -> None:
+    pattern = r"containers@[\d-]+' = \{\n  parent: (\w+)\n  name: '([\w-]+)'"
+    containers = {name: parent for parent, name in re.findall(pattern, STORAGE)}
+
+    assert containers == {
+        "deployments": "hostBlobs",
+        "usage-cache": "hostBlobs",
+        "usage": "recordBlobs",
+        "usage-history": "recordBlobs",
+    }
+
+
+def test_the_record_cannot_be_deleted_with_the_rest() -> None:
+    lock = STORAGE.split("resource lock ")[1].split("\n}\n")[0]
+
+    assert "scope: record" in lock
+    assert "level: 'CanNotDelete'" in lock
+
+
+def test_the_parameters_are_those_of_the_template_and_each_is_told_of() -> None:
+    given = json.loads((INFRA / "main.parameters.json").read_text(encoding="utf-8"))["parameters"]
+    declared = re.findall(r"^param (\w+) ", MAIN, re.MULTILINE)
+    names = re.findall(r"\$\{(\w+)", json.dumps(given))
+    told = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+    assert list(given) == declared
+    assert len(names) == len(declared)
+    assert {name for name in names if name not in told} <= {"AZURE_ENV_NAME", "AZURE_LOCATION"}
+
+
+def test_every_alert_and_every_problem_has_a_section() -> None:
+    told = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    codes = {problem.code for problem in PROBLEMS.values()} | {"no-usage-data"}
+    alerts = {path.stem for path in (INFRA / "alerts").iterdir()}
+
+    assert codes | alerts <= set(re.findall(r"^### ([a-z-]+)$", told, re.MULTILINE))
+
+
+def test_every_module_gets_the_parameters_that_it_declares_without_a_default() -> None:
+    for name, file, body in re.findall(
+        r"^module (\w+) '(\w+\.bicep)' = \{(.*?)^\}", MAIN, re.MULTILINE | re.DOTALL
+    ):
+        given = set(re.findall(r"^    (\w+): ", body.split("params: {")[1], re.MULTILINE))
+        assert given == set(re.findall(r"^param (\w+) ", BICEP[file], re.MULTILINE)), name
+
+
+@pytest.fixture
+def bin_directory(tmp_path: Path) -> Path:
+    """Where stand-ins for az and curl are put."""
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+@pytest.mark.parametrize(
+    ("functions", "status", "code"),
+    [
+        ("app/GetUsageSummary app/SnapshotTimer", "401", 0),
+        ("app/SnapshotTimer app/GetUsageSummary", "401", 0),
+        ("app/GetUsageSummary", "401", 1),
+        ("", "404", 1),
+        ("app/GetUsageSummary app/SnapshotTimer", "200", 1),
+        ("app/GetUsageSummary app/SnapshotTimer", "000", 1),
+    ],
+)
+def test_a_deployment_is_good_only_with_both_functions_and_a_refusal(
+    bin_directory: Path, functions: str, status: str, code: int
+) -> None:
+    for name, said in (("az", functions), ("curl", status)):
+        stand_in = bin_directory / name
+        stand_in.write_text(f"#!/bin/sh\nprintf '%s' '{said}'\n", encoding="utf-8")
+        stand_in.chmod(0o755)
+    environ = {
+        "PATH": f"{bin_directory}:{os.environ['PATH']}",
+        "AZURE_RESOURCE_GROUP": "rg",
+        "AZURE_SUBSCRIPTION_ID": "subscription",
+        "APP_NAME": "app",
+        "APP_HOST_NAME": "app.example",
+        "CHECK_DEPLOYMENT_SECONDS": "0",
+    }
+    done = subprocess.run(
+        ["/bin/sh", "infra/check-deployment.sh"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == code
+    assert ("not complete" in done.stderr) == bool(code)

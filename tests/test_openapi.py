@@ -1,0 +1,283 @@
+"""docs/openapi.yaml is sound, whole and true: its examples, and schemathesis against the local host."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from copy import deepcopy
+from datetime import timedelta
+from decimal import Decimal
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import Any, NamedTuple
+
+import azure.functions as func
+import hypothesis
+import pytest
+import requests
+import schemathesis
+import yaml
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+
+import shared.app
+from dev.children import child
+from dev.simulator import Simulator
+from shared.app import App
+from shared.guids import is_guid
+from shared.http import PROBLEMS
+from tests.conftest import ManualClock
+from tests.test_functions import FAULTS, load
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "openapi.yaml"
+PATH = "/v1/usagesummary"
+
+type Fuzz = Callable[[str, int], None]
+"""So many requests to the app in a state of STATES."""
+
+CODES = {"no-usage-data": 404} | {problem.code: int(problem.status) for problem in PROBLEMS.values()}
+
+
+class Exact(yaml.SafeLoader):  # type: ignore[misc]  # it ships no types
+    """YAML, whose numbers keep their digits."""
+
+
+Exact.add_constructor("tag:yaml.org,2002:float", lambda _, node: Decimal(node.value))
+
+RAW: dict[str, Any] = Exact(DOCUMENT.read_text(encoding="utf-8")).get_single_data()
+RESPONSES: dict[str, Any] = {
+    status: RAW["components"]["responses"][reference["$ref"].rpartition("/")[2]]
+    for status, reference in RAW["paths"][PATH]["get"]["responses"].items()
+}
+EXAMPLES: dict[str, Any] = {
+    name: example["value"]
+    for response in RESPONSES.values()
+    for content in response.get("content", {}).values()
+    for name, example in content["examples"].items()
+}
+
+
+def test_the_document_is_openapi() -> None:
+    schemathesis.openapi.from_path(DOCUMENT).validate()
+    assert RAW["openapi"].startswith("3.1.")
+
+
+def test_the_document_has_the_functions_path_and_methods() -> None:
+    declared = json.loads((ROOT / "GetUsageSummary" / "function.json").read_text(encoding="utf-8"))
+    trigger = declared["bindings"][0]
+
+    assert list(RAW["paths"]) == [f"/{trigger['route']}"]
+    assert RAW["paths"][PATH].keys() - {"parameters"} == set(trigger["methods"])
+    assert RAW["paths"][PATH]["get"]["responses"] == RAW["paths"][PATH]["head"]["responses"]
+
+
+def test_the_document_has_every_problem_and_no_other() -> None:
+    schema = RAW["components"]["schemas"]["Problem"]
+
+    assert set(schema["properties"]["code"]["enum"]) == set(CODES)
+    assert set(RESPONSES) == {"200", "304", "401"} | {str(status) for status in CODES.values()}
+    for status, response in RESPONSES.items():
+        codes = {code for code, its_status in CODES.items() if str(its_status) == status}
+        assert {code for code in CODES if f"`{code}`:" in response["description"]} == codes
+        types = {"application/problem+json"} if codes else {"application/json; charset=utf-8"}
+        assert set(response.get("content", {})) == (set() if status in {"304", "401"} else types)
+
+
+def test_the_document_says_which_problems_waiting_helps_against() -> None:
+    headers = RAW["components"]["headers"]
+    for status, response in RESPONSES.items():
+        helps = {problem.waiting_helps for problem in PROBLEMS.values() if str(int(problem.status)) == status}
+        header = response.get("headers", {}).get("Retry-After")
+        assert (header is not None) == (True in helps)
+        if header is not None:
+            assert headers[header["$ref"].rpartition("/")[2]].get("required", False) == (False not in helps)
+
+
+ANSWERED = [
+    ("usage-summary", "healthy", {}),
+    ("no-usage-data", "no-usage-data", {}),
+    ("configuration", "secret-expired", {}),
+    ("consent-required", "mfa-missing", {}),
+    ("upstream-refused", "forbidden", {}),
+    ("upstream-invalid", "html", {}),
+    ("upstream-unavailable", "down", {}),
+    ("upstream-timeout", "hanging", {}),
+    ("not-cached", "healthy", {"cache-control": "only-if-cached"}),
+]
+IDS = {"correlationId", "requestId"}
+
+
+@pytest.mark.parametrize(("name", "scenario", "headers"), ANSWERED)
+def test_an_example_is_what_the_app_answers(
+    name: str,
+    scenario: str,
+    headers: dict[str, str],
+    simulator: Simulator,
+    environ: dict[str, str],
+    manual_clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.client.ATTEMPT_TIME", timedelta(seconds=0.3))  # of 45
+    simulator.world.choose(scenario)
+    monkeypatch.setattr(shared.app, "app", App(environ, manual_clock.clock()))
+    request = func.HttpRequest("GET", f"http://localhost/api{PATH}", headers=headers, body=b"")
+
+    response = asyncio.run(load("GetUsageSummary", monkeypatch).main(request))
+
+    answer = json.loads(response.get_body(), parse_float=Decimal)
+    example = EXAMPLES[name]
+    assert list(answer) == list(example)
+    assert without_ids(answer) == without_ids(example)
+    assert all(is_guid(document[member]) for document in (answer, example) for member in IDS & answer.keys())
+    assert (
+        name in RESPONSES[str(response.status_code)]["content"][response.headers["Content-Type"]]["examples"]
+    )
+
+
+def test_every_example_is_one_that_is_looked_at() -> None:
+    assert set(EXAMPLES) == {name for name, _, _ in ANSWERED} == {"usage-summary", *CODES}
+
+
+def without_ids(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in IDS}
+
+
+class State(NamedTuple):
+    """How the world is, what is stored and for how long that counts; the statuses that are right then."""
+
+    scenario: str
+    statuses: set[int]
+    is_stored: bool = False
+    settings: Mapping[str, str] = {}
+
+
+BRIEF = {
+    "USAGE_CACHE_FRESH_SECONDS": "1",
+    "USAGE_CACHE_STALE_WHILE_REVALIDATE_SECONDS": "0",
+    "USAGE_CACHE_MIN_REFRESH_SECONDS": "1",
+}
+STATES = {
+    "warm": State("healthy", {200, 304}, is_stored=True, settings={"USAGE_CACHE_MIN_REFRESH_SECONDS": "1"}),
+    "empty-every-second": State(
+        "healthy", {200, 304, 504}, settings=BRIEF | {"USAGE_CACHE_STALE_IF_ERROR_SECONDS": "0"}
+    ),
+    "stale-every-second": State(
+        "healthy",
+        {200, 304},
+        is_stored=True,
+        settings=BRIEF | {"USAGE_CACHE_STALE_WHILE_REVALIDATE_SECONDS": "3600"},
+    ),
+    "stale": State("throttled", {200, 304}, is_stored=True, settings=BRIEF),
+    "no-usage-data": State("no-usage-data", {404, 504}),
+    "no-usage-data-400": State("no-usage-data-400", {404, 504}),
+    "hanging": State("hanging", {504}),
+    **{scenario: State(scenario, {status, 504}) for scenario, status, *_ in FAULTS},
+}
+
+# Of schemathesis's checks these do not apply:
+CHECKS = {
+    "ignored_auth": {"enabled": False},  # locally no key is asked for
+    "negative_data_rejection": {"enabled": False},  # headers that make no sense are ignored, by contract
+    "unsupported_method": {"enabled": False},  # the platform answers 404, not 405
+}
+DIRECTIVE = "(no-cache|only-if-cached|max-stale|(max-age|min-fresh|max-stale)=[0-9]{1,12})"
+DIRECTIVES = st.from_regex(f"{DIRECTIVE}(, {DIRECTIVE})?", fullmatch=True)
+
+
+@contextmanager
+def running(environ: Mapping[str, str]) -> Iterator[str]:
+    """The local host in a process of its own, which must not have failed at the end; yields its address."""
+    command = [sys.executable, "-m", "dev.host", "--port", "0", "--environment-only", "--until-eof"]
+    log = list[str]()
+    with child(command, {**environ, "SNAPSHOT_SCHEDULE": "0 0 0 1 1 *"}) as host:
+        assert host.stdin is not None
+        assert host.stdout is not None
+        url = host.stdout.readline().removeprefix("listening on ").strip()
+        assert url.startswith("http://"), url + host.stdout.read()
+        reader = Thread(target=log.extend, args=[host.stdout])
+        reader.start()
+        try:
+            yield url
+        finally:
+            host.stdin.close()  # which ends it
+            reader.join(10)
+    assert [line for line in log if " ERROR " in line and "invocation" in line] == []
+
+
+def reach(state: State, url: str, simulator: Simulator) -> None:
+    """Bring an app that has just begun into a state."""
+    with closing(HTTPConnection(url.removeprefix("http://"), timeout=70)) as connection:
+
+        def ask() -> str:
+            connection.request("GET", f"/api{PATH}")
+            response = connection.getresponse()
+            response.read()
+            return response.headers.get("Cache-Status", "")
+
+        if state.is_stored:
+            assert ask()
+        simulator.world.choose(state.scenario)
+        ends = monotonic() + 10
+        while state.is_stored and state.scenario != "healthy" and "fwd=stale" not in ask():
+            assert monotonic() < ends, "one second is how long an answer is fresh"
+
+
+def schema_for(state: State) -> schemathesis.BaseSchema:
+    """The document, made narrower: a problem has no member but those listed."""
+    raw = deepcopy(dict(schemathesis.openapi.from_path(DOCUMENT).raw_schema))
+    raw["components"]["schemas"]["Problem"]["additionalProperties"] = False
+    expected = {"not_a_server_error": {"expected-statuses": sorted(state.statuses)}}
+    return schemathesis.openapi.from_dict(
+        raw, config=schemathesis.Config.from_dict({"checks": CHECKS | expected})
+    )
+
+
+def ask_for_anything(state: State, url: str, requests_sent: int) -> None:
+    """So many requests: GET and HEAD, as the document has them and not as it has them."""
+    operations = schema_for(state)[PATH]
+    cases = [operations[method].as_strategy(mode) for method in ("GET", "HEAD") for mode in GenerationMode]
+
+    with requests.Session() as session:
+
+        @hypothesis.settings(
+            max_examples=requests_sent,
+            database=None,
+            suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a busy machine is no defect
+        )
+        @hypothesis.given(st.one_of(cases), st.none() | DIRECTIVES)
+        def ask(case: Case[Any], cache_control: str | None) -> None:
+            if cache_control is not None:
+                case.headers["Cache-Control"] = cache_control
+            case.call_and_validate(f"{url}/api", session, timeout=70)
+
+        ask()
+
+
+@pytest.fixture
+def fuzzed(simulator: Simulator, environ: dict[str, str]) -> Fuzz:
+    def fuzz(name: str, requests_sent: int) -> None:
+        state = STATES[name]
+        with running({**environ, **state.settings}) as url:
+            reach(state, url, simulator)
+            ask_for_anything(state, url, requests_sent)
+        assert simulator.world.complaints == []
+
+    return fuzz
+
+
+@pytest.mark.parametrize(
+    "name", ["warm", "empty-every-second", "stale", "forbidden", "no-usage-data", "throttled"]
+)
+def test_what_is_answered_is_documented(fuzzed: Fuzz, name: str) -> None:
+    fuzzed(name, 25)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", STATES)
+def test_whatever_is_asked_what_is_answered_is_documented(fuzzed: Fuzz, name: str) -> None:
+    fuzzed(name, 400 if 200 in STATES[name].statuses else 40)
