@@ -48,7 +48,6 @@ resource site 'Microsoft.Web/sites@2025-03-01' = {
     keyVaultReferenceIdentity: identityId
     siteConfig: {
       minTlsVersion: '1.2'
-      ftpsState: 'Disabled'
       http20Enabled: true
     }
     functionAppConfig: {
@@ -108,6 +107,9 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
 resource ftp 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01' = {
   parent: site
   name: 'ftp'
+  dependsOn: [
+    settings // one after the other: the site refuses writes at the same time
+  ]
   properties: {
     allow: false
   }
@@ -116,6 +118,9 @@ resource ftp 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01'
 resource scm 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01' = {
   parent: site
   name: 'scm'
+  dependsOn: [
+    ftp
+  ]
   properties: {
     allow: false
   }

@@ -3,10 +3,11 @@
 # and a GET without a key is answered with 401. APP_NAME and the like are outputs of main.bicep.
 set -eu
 
+az account show --output none # az has a sign-in of its own, which azd's does not give
 tries=30
 while [ "$tries" -gt 0 ]; do
   functions=$(az functionapp function list --subscription "$AZURE_SUBSCRIPTION_ID" --resource-group "$AZURE_RESOURCE_GROUP" --name "$APP_NAME" \
-    --query "[].name" --output tsv 2>/dev/null || true)
+    --query "[].name" --output tsv || true)
   status=$(curl --silent --output /dev/null --write-out '%{http_code}' --max-time 30 \
     "https://$APP_HOST_NAME/api/v1/usagesummary" || true)
   case "$functions" in

@@ -57,4 +57,5 @@ resource operatorReads 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 }
 
 output workspaceId string = workspace.id
+output customerId string = workspace.properties.customerId
 output connectionString string = insights.properties.ConnectionString

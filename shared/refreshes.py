@@ -329,4 +329,11 @@ class Refreshes:
         return Outcome(Source.FETCHED, error)
 
     def _say_not_shared(self, error: StorageError) -> None:
-        log_event(_log, logging.WARNING, "usage_summary.not_shared", message=error.message)
+        log_event(
+            _log,
+            logging.WARNING,
+            "usage_summary.not_shared",
+            error=type(error).__name__,
+            message=error.message,
+            hint=error.hint,
+        )

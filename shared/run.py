@@ -19,7 +19,7 @@ from shared.freshness import RequestDirectives
 from shared.history import History
 from shared.record import Record
 
-_LONGEST_WAIT = timedelta(minutes=2)  # the platform may end a run after five
+_LONGEST_WAIT = timedelta(minutes=2)  # with both refreshes and the writing, well below functionTimeout
 _NAMES_SAID = 31
 
 type Outcome = dict[str, str | float | datetime | list[str] | None]

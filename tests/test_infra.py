@@ -29,6 +29,10 @@ ROLES = {
 }
 # learn.microsoft.com/azure/azure-functions/functions-app-settings, "Flex Consumption plan deprecations"
 FORBIDDEN = {
+    "FUNCTIONS_MAX_HTTP_CONCURRENCY",
+    "WEBSITE_CONTENTOVERVNET",
+    "WEBSITE_MAX_DYNAMIC_APPLICATION_SCALE_OUT",
+    "WEBSITE_VNET_ROUTE_ALL",
     "ENABLE_ORYX_BUILD",
     "FUNCTIONS_EXTENSION_VERSION",
     "FUNCTIONS_WORKER_PROCESS_COUNT",
@@ -83,6 +87,7 @@ def test_each_setting_is_one_of_the_code_and_none_is_forbidden_on_flex() -> None
     assert settings_in(" ".join(deployed)) <= settings_in_code()
     assert "SNAPSHOT_SCHEDULE" in deployed  # a binding expression has no default
     assert not deployed & FORBIDDEN
+    assert not re.search(r"alwaysOn|ftpsState|linuxFxVersion|functionAppScaleLimit|use32Bit|preWarmed", APP)
     others = deployed - settings_in(" ".join(deployed))
     assert others == {
         "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
@@ -145,6 +150,73 @@ def test_each_container_is_where_the_code_looks_for_it() -> None:
         "usage": "recordBlobs",
         "usage-history": "recordBlobs",
     }
+
+
+REQUIRED = {
+    "storage.bicep": {
+        "allowBlobPublicAccess: false": 2,
+        "allowSharedKeyAccess: false": 2,
+        "minimumTlsVersion: 'TLS1_2'": 2,
+        "isVersioningEnabled: true": 1,
+        "enabled: true\n      days: 30": 2,
+        "'usage-history/'": 1,
+        "daysAfterCreationGreaterThan: 90": 1,
+        "= if (recordImmutableDays > 0) {\n  parent: usage\n": 1,
+    },
+    "app.bicep": {
+        "name: 'FC1'": 1,
+        "perInstanceConcurrency: 100": 1,
+        "name: 'python'\n        version: '3.13'": 1,
+        "'azd-service-name': 'app'": 1,
+        "allow: false": 2,
+        "httpsOnly: true": 1,
+        "authentication: {\n            type: 'UserAssignedIdentity'": 1,
+    },
+    "vault.bicep": {
+        "enableRbacAuthorization: true": 1,
+        "enablePurgeProtection: true": 1,
+        "categoryGroup: 'audit'\n        enabled: true": 1,
+    },
+    "monitoring.bicep": {"disableLocalAuth: true": 1, "DisableLocalAuth: true": 1},
+    "alerts.bicep": {
+        "enabled: true": 2,
+        "timeAggregation: 'Total'": 1,
+        "actionGroups: actionGroups": 1,
+        "minFailingPeriodsToAlert: 1": 1,
+        "scopes: [\n        workspaceId\n      ]": 1,
+    },
+    "main.bicep": {
+        "partnerCenterTenantId: partnerCenterTenantId": 1,
+        "partnerCenterClientId: partnerCenterClientId": 1,
+        "empty(operatorPrincipalId) ? deployer().objectId : operatorPrincipalId": 1,
+        "operatorPrincipalId: operator\n": 3,
+        "output HISTORY_URL string = storage.outputs.historyUrl": 1,
+    },
+}
+"""What neither a checker of types nor one of rules looks at, and how often it has to be there."""
+
+
+@pytest.mark.parametrize("file", sorted(REQUIRED))
+def test_what_makes_it_safe_is_there(file: str) -> None:
+    counts = {text: BICEP[file].count(text) for text in REQUIRED[file]}
+
+    assert counts == REQUIRED[file]
+
+
+def test_azd_finds_the_app_and_the_hook() -> None:
+    azure = (ROOT / "azure.yaml").read_text(encoding="utf-8")
+
+    assert "services:\n  app:\n    project: .\n    language: python\n    host: function\n" in azure
+    for script in re.findall(r"run: (\S+)", azure):
+        assert os.access(ROOT / script, os.X_OK) or script.endswith(".ps1")
+
+
+def test_no_event_is_sampled_away_and_a_run_has_the_time_that_it_may_need() -> None:
+    host = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))
+    sampling = host["logging"]["applicationInsights"]["samplingSettings"]
+
+    assert {"Trace", "Exception"} <= set(sampling["excludedTypes"].split(";"))
+    assert host["functionTimeout"] == "00:10:00"
 
 
 def test_the_record_cannot_be_deleted_with_the_rest() -> None:
