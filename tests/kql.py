@@ -89,7 +89,8 @@ def evaluate(query: str, lines: list[Line], now: datetime, window: timedelta) ->
 
 
 def _newest(rows: list[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: row["TimeGenerated"])[-1:]
+    nothing = {"TimeGenerated": None, "event": Dynamic(None)}  # a row all the same
+    return sorted(rows, key=lambda row: row["TimeGenerated"])[-1:] or [nothing]
 
 
 def _summary(text: str, rows: list[Row], now: datetime) -> Row:

@@ -260,6 +260,23 @@ def bin_directory(tmp_path: Path) -> Path:
     return tmp_path / "bin"
 
 
+def test_who_is_not_signed_in_to_az_hears_that_and_nothing_of_functions(bin_directory: Path) -> None:
+    stand_in = bin_directory / "az"
+    stand_in.write_text("#!/bin/sh\necho 'Please run az login' >&2\nexit 1\n", encoding="utf-8")
+    stand_in.chmod(0o755)
+    environ = {"PATH": f"{bin_directory}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["/bin/sh", "infra/check-deployment.sh"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (1, "Please run az login\n")
+
+
 @pytest.mark.parametrize(
     ("functions", "status", "code"),
     [
