@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from shared.clock import Clock
 from shared.consent import Consent
 from shared.errors import OperatorError, UpstreamTimeoutError, UsageSummaryError
-from shared.events import log_event
+from shared.events import log_failure
 from shared.settings import PartnerCenterSettings
 
 if TYPE_CHECKING:
@@ -163,13 +163,11 @@ class AppUserCredential:
         return _Token(tokens.access_token, asked, asked + renew_in, asked + life)
 
     def _kept(self, good: _Token, error: UsageSummaryError) -> _Token:
-        log_event(
+        log_failure(
             _log,
             logging.WARNING,
             "sign_in.renewal_failed",
-            error=type(error).__name__,
-            message=error.message,
-            hint=error.hint,
+            error,
             tokenExpiresOn=good.expires_on,
         )
         wait = _OPERATORS_RETRY if isinstance(error, OperatorError) else _RETRY * uniform(0.8, 1.2)  # noqa: S311  # jitter

@@ -28,7 +28,7 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.events import log_event
+from shared.events import log_failure
 from shared.guids import is_guid
 from shared.hints import hint
 from shared.settings import PartnerCenterSettings
@@ -247,14 +247,12 @@ def _log_failure(
     error: UsageSummaryError, response: _Response | None, attempt: int, request_id: str, correlation_id: str
 ) -> None:
     headers = response.headers if response else {}
-    log_event(
+    log_failure(
         _log,
         logging.WARNING,
         "upstream.attempt_failed",
+        error,
         attempt=attempt,
-        error=type(error).__name__,
-        message=error.message,
-        hint=error.hint,
         requestId=request_id,
         correlationId=correlation_id,
         # what Microsoft's support asks for

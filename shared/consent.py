@@ -17,7 +17,7 @@ from shared.clock import Clock
 from shared.deadlines import managed_identity, session_for
 from shared.entra import Entra, Tokens
 from shared.errors import ConsentRequiredError, UpstreamTimeoutError, UsageSummaryError
-from shared.events import log_event
+from shared.events import log_event, log_failure
 from shared.settings import GivenRefreshToken, PartnerCenterSettings, VaultSecret
 from shared.vault import REFRESH_TOKEN_LIFE, StoredToken, Vault
 
@@ -98,13 +98,11 @@ class Consent:
             try:
                 self._write(vault, stored, newest)
             except UsageSummaryError as error:
-                log_event(
+                log_failure(
                     _log,
                     logging.WARNING,
                     "refresh_token.not_written_back",
-                    error=type(error).__name__,
-                    message=error.message,
-                    hint=error.hint,
+                    error,
                     ageInDays=_days(now - stored.issued_at),
                     expiresOn=stored.expires_on,
                 )

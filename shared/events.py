@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 
+from shared.errors import UsageSummaryError
+
 type Line = tuple[logging.Logger, int, str]
 
 _kept: ContextVar[deque[Line] | None] = ContextVar("kept", default=None)
@@ -25,6 +27,14 @@ def log_event(logger: logging.Logger, level: int, name: str, /, **values: object
         logger.log(level, "%s", line)
     else:
         kept.append((logger, level, line))
+
+
+def log_failure(
+    logger: logging.Logger, level: int, name: str, error: UsageSummaryError, /, **values: object
+) -> None:
+    """Log an outcome that is an error of this app: its class, its message, its hint."""
+    said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    log_event(logger, level, name, **said, **values)
 
 
 @contextmanager

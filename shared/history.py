@@ -121,9 +121,8 @@ class History:
         return {name: blob for name, blob in read.items() if blob is not None}
 
     def _converge(self, make_draft: Callable[[_Known], Draft]) -> Updated:
-        former: list[
-            Json
-        ] = []  # the manifest's last day, at the first try: a later one may find this run's own
+        # The manifest's last day, of the first try first: a later one may find this run's own.
+        former: list[Json] = []
         for _ in range(_TRIES):
             try:
                 draft, updated = self._update(make_draft, former)

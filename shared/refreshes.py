@@ -26,7 +26,7 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.events import Line, keeping, log_event
+from shared.events import Line, keeping, log_event, log_failure
 from shared.fleet import CLOCK_GRAIN, Answer, Fleet, Held, Shared
 from shared.freshness import Decision, RequestDirectives, decide, is_usable
 from shared.settings import Freshness
@@ -308,13 +308,11 @@ class Refreshes:
         wait = max(timedelta(seconds=rest), error.retry_after or timedelta())
         self._rest = Rest(self._clock.monotonic() + wait.total_seconds(), error)
         reply = error.reply
-        log_event(
+        log_failure(
             _log,
             logging.ERROR,
             "usage_summary.refresh_failed",
-            error=type(error).__name__,
-            message=error.message,
-            hint=error.hint,
+            error,
             upstreamStatus=reply and reply.status,
             upstreamCode=reply and reply.code,
             requestId=reply and reply.request_id,
@@ -329,11 +327,9 @@ class Refreshes:
         return Outcome(Source.FETCHED, error)
 
     def _say_not_shared(self, error: StorageError) -> None:
-        log_event(
+        log_failure(
             _log,
             logging.WARNING,
             "usage_summary.not_shared",
-            error=type(error).__name__,
-            message=error.message,
-            hint=error.hint,
+            error,
         )

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from shared.answers import Answers
 from shared.clock import Clock
 from shared.errors import RecordError, UsageSummaryError
-from shared.events import log_event
+from shared.events import log_event, log_failure
 from shared.fleet import Answer
 from shared.freshness import RequestDirectives
 from shared.history import History
@@ -115,13 +115,11 @@ class Run:
 
 def log_failed(error: UsageSummaryError, **values: object) -> None:
     """The log line of a run that failed."""
-    log_event(
+    log_failure(
         _log,
         logging.ERROR,
         "snapshot.failed",
-        error=type(error).__name__,
-        message=error.message,
-        hint=error.hint,
+        error,
         requestId=error.reply and error.reply.request_id,
         **values,
     )

@@ -253,26 +253,25 @@ def test_every_module_gets_the_parameters_that_it_declares_without_a_default() -
         assert given == set(re.findall(r"^param (\w+) ", BICEP[file], re.MULTILINE)), name
 
 
-@pytest.fixture
-def bin_directory(tmp_path: Path) -> Path:
-    """Where stand-ins for az and curl are put."""
-    (tmp_path / "bin").mkdir()
-    return tmp_path / "bin"
+def check_deployment(place: Path, **stand_ins: str) -> subprocess.CompletedProcess[str]:
+    """The hook after a deployment, with these shell scripts in place of commands."""
+    for name, script in stand_ins.items():
+        (place / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (place / name).chmod(0o755)
+    environ = {
+        "PATH": f"{place}:{os.environ['PATH']}",
+        "AZURE_RESOURCE_GROUP": "rg",
+        "AZURE_SUBSCRIPTION_ID": "subscription",
+        "APP_NAME": "app",
+        "APP_HOST_NAME": "app.example",
+        "CHECK_DEPLOYMENT_SECONDS": "0",
+    }
+    command = ["/bin/sh", "infra/check-deployment.sh"]
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
 
 
-def test_who_is_not_signed_in_to_az_hears_that_and_nothing_of_functions(bin_directory: Path) -> None:
-    stand_in = bin_directory / "az"
-    stand_in.write_text("#!/bin/sh\necho 'Please run az login' >&2\nexit 1\n", encoding="utf-8")
-    stand_in.chmod(0o755)
-    environ = {"PATH": f"{bin_directory}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["/bin/sh", "infra/check-deployment.sh"],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_who_is_not_signed_in_to_az_hears_that_and_nothing_of_functions(tmp_path: Path) -> None:
+    done = check_deployment(tmp_path, az="echo 'Please run az login' >&2\nexit 1")
 
     assert (done.returncode, done.stderr) == (1, "Please run az login\n")
 
@@ -289,28 +288,9 @@ def test_who_is_not_signed_in_to_az_hears_that_and_nothing_of_functions(bin_dire
     ],
 )
 def test_a_deployment_is_good_only_with_both_functions_and_a_refusal(
-    bin_directory: Path, functions: str, status: str, code: int
+    tmp_path: Path, functions: str, status: str, code: int
 ) -> None:
-    for name, said in (("az", functions), ("curl", status)):
-        stand_in = bin_directory / name
-        stand_in.write_text(f"#!/bin/sh\nprintf '%s' '{said}'\n", encoding="utf-8")
-        stand_in.chmod(0o755)
-    environ = {
-        "PATH": f"{bin_directory}:{os.environ['PATH']}",
-        "AZURE_RESOURCE_GROUP": "rg",
-        "AZURE_SUBSCRIPTION_ID": "subscription",
-        "APP_NAME": "app",
-        "APP_HOST_NAME": "app.example",
-        "CHECK_DEPLOYMENT_SECONDS": "0",
-    }
-    done = subprocess.run(
-        ["/bin/sh", "infra/check-deployment.sh"],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = check_deployment(tmp_path, az=f"printf '%s' '{functions}'", curl=f"printf '%s' '{status}'")
 
     assert done.returncode == code
     assert ("not complete" in done.stderr) == bool(code)

@@ -90,9 +90,7 @@ class Refreshed:
 
     def value(self, measure: str, **filters: list[Value]) -> Any:  # noqa: ANN401  # as the engine has it
         """A measure, with the rows in view whose `Column_name` is one of the values."""
-        return self.value_where(
-            measure, {f"History.{name.replace('_', ' ')}": values for name, values in filters.items()}
-        )
+        return self.value_where(measure, _of_history(filters))
 
     def value_where(self, measure: str, filters: dict[str, list[Value]]) -> Any:  # noqa: ANN401
         """A measure, with the rows in view whose `Table.Column` is one of the values."""
@@ -103,8 +101,13 @@ class Refreshed:
     def format(self, expression: str, **filters: list[Value]) -> Any:  # noqa: ANN401
         """What the expression of a measure's format says."""
         measures = self._measures | {"Its Format": expression}
-        where = {f"History.{name.replace('_', ' ')}": values for name, values in filters.items()}
+        where = _of_history(filters)
         return evaluate_measure("Its Format", self._tables, measures, where, None, None, self._relationships)
+
+
+def _of_history(filters: dict[str, list[Value]]) -> dict[str, list[Value]]:
+    """Filters by `Column_name` as those by `History.Column name`."""
+    return {f"History.{name.replace('_', ' ')}": values for name, values in filters.items()}
 
 
 def _typed(value: Value, column: Column) -> Value:
