@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from shared.clock import Clock
 from shared.fleet import Fleet
 from shared.freshness import parse_request_directives
 from shared.http import respond
+from tests.threads import settle
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,7 @@ class Worker:
 
     def settle(self) -> None:
         """Wait for refreshes under way."""
-        for thread in threading.enumerate():
-            if thread.name == "refresh":
-                thread.join(20)
+        settle()
 
     async def get(self, callers: int = 1, cache_control: str = "") -> list[dict[str, Any]]:
         """Callers who come at once."""

@@ -33,6 +33,7 @@ from shared.http import respond
 from shared.refreshes import LONGEST_WAIT, Source
 from shared.settings import Freshness, Settings
 from tests.conftest import ManualClock, events, partner_of
+from tests.threads import settle
 
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
 NEW = b'{"totalCost":2}'
@@ -129,12 +130,6 @@ class Storage:
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Storage:
     return Storage(monkeypatch)
-
-
-def settle() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "refresh":
-            thread.join(10)
 
 
 async def get(app: App, directives: RequestDirectives = NO_DIRECTIVES) -> Result:

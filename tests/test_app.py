@@ -1,7 +1,6 @@
 import asyncio
 import json
 import socket
-import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +44,7 @@ from shared.refreshes import Source
 from shared.settings import ClientSecret, Settings
 from tests.conftest import ManualClock, beside, events, partner_of, shared_name
 from tests.storage_proxy import StorageProxy
+from tests.threads import settle
 
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
 NO_CACHE, ONLY_IF_CACHED = RequestDirectives(no_cache=True), RequestDirectives(only_if_cached=True)
@@ -115,9 +115,7 @@ class Place:
 def place(environ: dict[str, str], simulator: Simulator, azurite: Azurite) -> Iterator[Place]:
     with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
         yield Place(environ, simulator.world, service)
-    for thread in threading.enumerate():
-        if thread.name == "refresh":
-            thread.join(10)
+    settle()
 
 
 def ask(app: App, directives: RequestDirectives = NO_DIRECTIVES) -> Result:

@@ -35,6 +35,7 @@ from shared.run import Outcome
 from shared.settings import read_settings
 from tests.conftest import shared_name
 from tests.storage_proxy import Fault, Plan, Request, StorageProxy, failing, no_faults
+from tests.threads import settle
 
 FILES = "usagesummary.ndjson", "usagesummary.csv", "latest.json"
 MANIFEST = "manifest.json"
@@ -381,9 +382,7 @@ class Life:
                 self._doubt = max(self._doubt, abs(who.skew) + timedelta(seconds=6))
 
     def _end(self, rans: list[Ran]) -> None:
-        for thread in threading.enumerate():
-            if thread.name == "refresh":
-                thread.join(30)
+        settle()
         self._look()
         self.last_ran = self.time.instant
         if all(ran.has_snapshot for ran in rans):
