@@ -47,6 +47,7 @@ def _log_outcome(response: Response, result: Result, correlation_id: str) -> Non
         "usage_summary.answered",
         status=response.status,
         cacheStatus=response.headers.get("Cache-Status"),
-        ageSeconds=result.age if result.answer else None,
+        staleSeconds=result.age - app.freshness.fresh if result.answer else None,
+        error=type(result.error).__name__ if result.error else None,
         correlationId=correlation_id,
     )

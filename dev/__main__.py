@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     package.add_argument(
         "--output", type=Path, default=Path("dist/usage-summary.zip"), metavar="FILE", help="where it is put"
     )
+    package.add_argument("--for-azd", action="store_true", help="and unpack it where `azd package` takes it")
     bench = commands.add_parser(
         "bench",
         help="the benchmarks",
@@ -142,7 +143,7 @@ def work(options: argparse.Namespace, rest: Sequence[str]) -> int:
         case "package":
             from dev.package import package
 
-            code = package(options.output)
+            code = package(options.output, for_azd=options.for_azd)
         case "bench":
             from dev.bench import bench
 

@@ -18,14 +18,20 @@ from dev.environment import PYTHON, ROOT, install
 
 # Where the worker looks: learn.microsoft.com/azure/azure-functions/python-build-options
 PACKAGES = Path(".python_packages/lib/site-packages")
+FOLDER = ROOT / "dist" / "app"
+"""Where azure.yaml says that the package lies, for azd zips a folder of its own."""
+
 # Flex Consumption has x86-64 only, and a glibc that is newer.
 PLATFORM = "x86_64-manylinux_2_28"
 
 
-def package(output: Path) -> int:
+def package(output: Path, *, for_azd: bool) -> int:
     """Build it and say what became of it; returns the exit code."""
     files = build(output)
     print(f"{output}: {files} files, {output.stat().st_size / 1e6:.1f} MB")
+    if for_azd:
+        unpack(output, FOLDER)
+        print(f"{FOLDER.relative_to(ROOT)}: the same, unpacked")
     return 0
 
 
@@ -40,6 +46,15 @@ def build(output: Path) -> int:
         compile_all(stage)
         output.parent.mkdir(parents=True, exist_ok=True)
         return write_zip(stage, output)
+
+
+def unpack(package: Path, folder: Path) -> None:
+    """Replace a folder by what is in the zip, for azd."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with ZipFile(package) as archive:
+        archive.extractall(folder)
+    # Without such a file azd leaves __pycache__ out: createDeployableZip in Azure/azure-dev.
+    (folder / ".funcignore").write_text("# All of it is deployed.\n", encoding="utf-8")
 
 
 def deployed_files(root: Path) -> list[Path]:

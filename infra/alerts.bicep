@@ -2,10 +2,14 @@
 param token string
 param location string
 param tags object
-param workspaceId string
+param workspaceName string
 param alertEmail string
 param alertActionGroupId string
 param refreshTokenAlertDays int
+
+resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' existing = {
+  name: workspaceName
+}
 
 resource byMail 'Microsoft.Insights/actionGroups@2023-01-01' = if (!empty(alertEmail)) {
   name: 'ag-usage-summary-${token}'
@@ -67,7 +71,7 @@ var rules = [
   }
   {
     name: 'upstream-failing'
-    title: 'Usage summary: no refresh has succeeded for 6 hours, and some have failed'
+    title: 'Usage summary: no refresh has succeeded for 6 hours, and some failed in 3 of them or more'
     severity: 2
     frequency: 'PT30M'
     window: 'PT6H'
@@ -78,7 +82,7 @@ var rules = [
   }
   {
     name: 'answers-stale'
-    title: 'Usage summary: answers are older than 3 hours'
+    title: 'Usage summary: answers stand in for failed refreshes, hours after they became stale'
     severity: 2
     frequency: 'PT30M'
     window: 'PT1H'
@@ -112,7 +116,7 @@ resource alert 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
       severity: rule.severity
       enabled: true
       scopes: [
-        workspaceId
+        workspace.id
       ]
       evaluationFrequency: rule.frequency
       windowSize: rule.window

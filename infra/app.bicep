@@ -1,21 +1,32 @@
 // The function app on Flex Consumption: no keys, no secrets; the package is read by the identity.
-param token string
+param name string
+param planName string
 param location string
 param tags object
-param identityId string
-param identityClientId string
-param hostEndpoints object
-param deploymentContainerUrl string
+param identityName string
+param hostStorageName string
+param insightsName string
 param recordBlobEndpoint string
-param insightsConnectionString string
 param partnerCenterTenantId string
 param partnerCenterClientId string
 param partnerCenterCloud string
 param refreshTokenSecret string
 param snapshotSchedule string
 
+resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' existing = {
+  name: identityName
+}
+
+resource host 'Microsoft.Storage/storageAccounts@2025-06-01' existing = {
+  name: hostStorageName
+}
+
+resource insights 'Microsoft.Insights/components@2020-02-02' existing = {
+  name: insightsName
+}
+
 resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
-  name: 'plan-usage-summary-${token}'
+  name: planName
   location: location
   tags: tags
   kind: 'functionapp'
@@ -29,7 +40,7 @@ resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
 }
 
 resource site 'Microsoft.Web/sites@2025-03-01' = {
-  name: 'func-usage-summary-${token}'
+  name: name
   location: location
   tags: union(tags, {
     'azd-service-name': 'app'
@@ -38,14 +49,14 @@ resource site 'Microsoft.Web/sites@2025-03-01' = {
   identity: {
     type: 'UserAssigned'
     userAssignedIdentities: {
-      '${identityId}': {}
+      '${identity.id}': {}
     }
   }
   properties: {
     serverFarmId: plan.id
     httpsOnly: true
     clientAffinityEnabled: false
-    keyVaultReferenceIdentity: identityId
+    keyVaultReferenceIdentity: identity.id
     siteConfig: {
       minTlsVersion: '1.2'
       http20Enabled: true
@@ -54,10 +65,10 @@ resource site 'Microsoft.Web/sites@2025-03-01' = {
       deployment: {
         storage: {
           type: 'blobContainer'
-          value: deploymentContainerUrl
+          value: '${host.properties.primaryEndpoints.blob}deployments'
           authentication: {
             type: 'UserAssignedIdentity'
-            userAssignedIdentityResourceId: identityId
+            userAssignedIdentityResourceId: identity.id
           }
         }
       }
@@ -84,22 +95,22 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
   parent: site
   name: 'appsettings'
   properties: {
-    AzureWebJobsStorage__blobServiceUri: hostEndpoints.blob
-    AzureWebJobsStorage__queueServiceUri: hostEndpoints.queue
-    AzureWebJobsStorage__tableServiceUri: hostEndpoints.table
+    AzureWebJobsStorage__blobServiceUri: host.properties.primaryEndpoints.blob
+    AzureWebJobsStorage__queueServiceUri: host.properties.primaryEndpoints.queue
+    AzureWebJobsStorage__tableServiceUri: host.properties.primaryEndpoints.table
     AzureWebJobsStorage__credential: 'managedidentity'
-    AzureWebJobsStorage__clientId: identityClientId
-    APPLICATIONINSIGHTS_CONNECTION_STRING: insightsConnectionString
-    APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identityClientId};Authorization=AAD'
-    AZURE_CLIENT_ID: identityClientId
+    AzureWebJobsStorage__clientId: identity.properties.clientId
+    APPLICATIONINSIGHTS_CONNECTION_STRING: insights.properties.ConnectionString
+    APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identity.properties.clientId};Authorization=AAD'
+    AZURE_CLIENT_ID: identity.properties.clientId
     PARTNER_CENTER_CLOUD: partnerCenterCloud
     PARTNER_CENTER_TENANT_ID: partnerCenterTenantId
     PARTNER_CENTER_CLIENT_ID: partnerCenterClientId
-    PARTNER_CENTER_CLIENT_MANAGED_IDENTITY: identityClientId
+    PARTNER_CENTER_CLIENT_MANAGED_IDENTITY: identity.properties.clientId
     PARTNER_CENTER_REFRESH_TOKEN_SECRET: refreshTokenSecret
     SNAPSHOT_SCHEDULE: snapshotSchedule
     USAGE_STORAGE__blobServiceUri: recordBlobEndpoint
-    USAGE_STORAGE__clientId: identityClientId
+    USAGE_STORAGE__clientId: identity.properties.clientId
   }
 }
 
@@ -126,5 +137,4 @@ resource scm 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01'
   }
 }
 
-output name string = site.name
 output hostName string = site.properties.defaultHostName

@@ -76,6 +76,18 @@ var tags = {
 var token = uniqueString(subscription().id, environmentName, location)
 var operator = empty(operatorPrincipalId) ? deployer().objectId : operatorPrincipalId
 
+// Names and addresses come from here and not from outputs: `azd provision --preview` shows no module that waits
+// for another's. Only that of the roles does, whose names are made of the identity's principal id.
+var identityName = 'id-usage-summary-${token}'
+var workspaceName = 'log-usage-summary-${token}'
+var insightsName = 'appi-usage-summary-${token}'
+var hostStorageName = 'sthost${token}'
+var recordStorageName = 'strecord${token}'
+var vaultName = 'kv-${token}'
+var appName = 'func-usage-summary-${token}'
+var recordBlobEndpoint = 'https://${recordStorageName}.blob.${environment().suffixes.storage}/'
+var refreshTokenSecret = 'https://${vaultName}${environment().suffixes.keyvaultDns}/secrets/partner-center-refresh-token'
+
 resource group 'Microsoft.Resources/resourceGroups@2025-04-01' = {
   name: 'rg-${environmentName}'
   location: location
@@ -86,7 +98,7 @@ module identity 'identity.bicep' = {
   name: 'identity'
   scope: group
   params: {
-    name: 'id-usage-summary-${token}'
+    name: identityName
     location: location
     tags: tags
   }
@@ -96,12 +108,10 @@ module monitoring 'monitoring.bicep' = {
   name: 'monitoring'
   scope: group
   params: {
-    token: token
+    workspaceName: workspaceName
+    insightsName: insightsName
     location: location
     tags: tags
-    appPrincipalId: identity.outputs.principalId
-    operatorPrincipalId: operator
-    operatorPrincipalType: operatorPrincipalType
   }
 }
 
@@ -109,11 +119,43 @@ module storage 'storage.bicep' = {
   name: 'storage'
   scope: group
   params: {
-    token: token
+    hostStorageName: hostStorageName
+    recordStorageName: recordStorageName
     location: location
     tags: tags
     recordRedundancy: recordRedundancy
     recordImmutableDays: recordImmutableDays
+  }
+}
+
+module vault 'vault.bicep' = {
+  name: 'vault'
+  scope: group
+  dependsOn: [
+    monitoring
+  ]
+  params: {
+    name: vaultName
+    workspaceName: workspaceName
+    location: location
+    tags: tags
+  }
+}
+
+module roles 'roles.bicep' = {
+  name: 'roles'
+  scope: group
+  dependsOn: [
+    monitoring
+    storage
+    vault
+  ]
+  params: {
+    hostStorageName: hostStorageName
+    recordStorageName: recordStorageName
+    vaultName: vaultName
+    workspaceName: workspaceName
+    insightsName: insightsName
     appPrincipalId: identity.outputs.principalId
     operatorPrincipalId: operator
     operatorPrincipalType: operatorPrincipalType
@@ -121,37 +163,25 @@ module storage 'storage.bicep' = {
   }
 }
 
-module vault 'vault.bicep' = {
-  name: 'vault'
-  scope: group
-  params: {
-    workspaceId: monitoring.outputs.workspaceId
-    token: token
-    location: location
-    tags: tags
-    appPrincipalId: identity.outputs.principalId
-    operatorPrincipalId: operator
-    operatorPrincipalType: operatorPrincipalType
-  }
-}
-
 module app 'app.bicep' = {
   name: 'app'
   scope: group
+  dependsOn: [
+    roles
+  ]
   params: {
-    token: token
+    name: appName
+    planName: 'plan-usage-summary-${token}'
     location: location
     tags: tags
-    identityId: identity.outputs.id
-    identityClientId: identity.outputs.clientId
-    hostEndpoints: storage.outputs.hostEndpoints
-    deploymentContainerUrl: storage.outputs.deploymentContainerUrl
-    recordBlobEndpoint: storage.outputs.recordBlobEndpoint
-    insightsConnectionString: monitoring.outputs.connectionString
+    identityName: identityName
+    hostStorageName: hostStorageName
+    insightsName: insightsName
+    recordBlobEndpoint: recordBlobEndpoint
     partnerCenterTenantId: partnerCenterTenantId
     partnerCenterClientId: partnerCenterClientId
     partnerCenterCloud: partnerCenterCloud
-    refreshTokenSecret: vault.outputs.refreshTokenSecret
+    refreshTokenSecret: refreshTokenSecret
     snapshotSchedule: snapshotSchedule
   }
 }
@@ -159,11 +189,14 @@ module app 'app.bicep' = {
 module alerts 'alerts.bicep' = {
   name: 'alerts'
   scope: group
+  dependsOn: [
+    monitoring
+  ]
   params: {
     token: token
     location: location
     tags: tags
-    workspaceId: monitoring.outputs.workspaceId
+    workspaceName: workspaceName
     alertEmail: alertEmail
     alertActionGroupId: alertActionGroupId
     refreshTokenAlertDays: refreshTokenAlertDays
@@ -172,15 +205,15 @@ module alerts 'alerts.bicep' = {
 
 output AZURE_LOCATION string = location
 output AZURE_RESOURCE_GROUP string = group.name
-output APP_NAME string = app.outputs.name
+output APP_NAME string = appName
 output APP_HOST_NAME string = app.outputs.hostName
-output HOST_STORAGE_NAME string = storage.outputs.hostName
-output HISTORY_URL string = storage.outputs.historyUrl
+output HOST_STORAGE_NAME string = hostStorageName
+output HISTORY_URL string = '${recordBlobEndpoint}usage-history/usagesummary.ndjson'
 output IDENTITY_CLIENT_ID string = identity.outputs.clientId
 output IDENTITY_PRINCIPAL_ID string = identity.outputs.principalId
 output PARTNER_CENTER_CLIENT_ID string = partnerCenterClientId
 output PARTNER_CENTER_TENANT_ID string = partnerCenterTenantId
-output RECORD_BLOB_ENDPOINT string = storage.outputs.recordBlobEndpoint
-output REFRESH_TOKEN_SECRET string = vault.outputs.refreshTokenSecret
-output VAULT_NAME string = vault.outputs.name
+output RECORD_BLOB_ENDPOINT string = recordBlobEndpoint
+output REFRESH_TOKEN_SECRET string = refreshTokenSecret
+output VAULT_NAME string = vaultName
 output WORKSPACE_ID string = monitoring.outputs.customerId

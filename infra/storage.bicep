@@ -1,20 +1,13 @@
 // Two accounts: the host's, with the fleet's shared answer, and the record's, which keeps versions and is locked.
-param token string
+param hostStorageName string
+param recordStorageName string
 param location string
 param tags object
 param recordRedundancy string
 param recordImmutableDays int
-param appPrincipalId string
-param operatorPrincipalId string
-param operatorPrincipalType string
-param reportReaderGroupId string
-
-var storageBlobDataOwner = 'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'
-var storageBlobDataContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
-var storageBlobDataReader = '2a2b9908-6ea1-4ae2-8e65-a410df84e7d1'
 
 resource host 'Microsoft.Storage/storageAccounts@2025-06-01' = {
-  name: 'sthost${token}'
+  name: hostStorageName
   location: location
   tags: tags
   kind: 'StorageV2'
@@ -46,7 +39,7 @@ resource cache 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-0
 }
 
 resource record 'Microsoft.Storage/storageAccounts@2025-06-01' = {
-  name: 'strecord${token}'
+  name: recordStorageName
   location: location
   tags: tags
   kind: 'StorageV2'
@@ -143,70 +136,3 @@ resource lock 'Microsoft.Authorization/locks@2020-05-01' = {
     notes: 'Partner Center keeps no history: what is deleted here is gone. See docs/operations.md.'
   }
 }
-
-// The host keeps its leases, keys and package there.
-resource appOwnsHost 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(host.id, appPrincipalId, storageBlobDataOwner)
-  scope: host
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataOwner)
-    principalId: appPrincipalId
-    principalType: 'ServicePrincipal'
-  }
-}
-
-resource appWritesUsage 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(usage.id, appPrincipalId, storageBlobDataContributor)
-  scope: usage
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataContributor)
-    principalId: appPrincipalId
-    principalType: 'ServicePrincipal'
-  }
-}
-
-resource appWritesHistory 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(history.id, appPrincipalId, storageBlobDataContributor)
-  scope: history
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataContributor)
-    principalId: appPrincipalId
-    principalType: 'ServicePrincipal'
-  }
-}
-
-resource operatorReadsUsage 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(usage.id, operatorPrincipalId, storageBlobDataReader)
-  scope: usage
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataReader)
-    principalId: operatorPrincipalId
-    principalType: operatorPrincipalType
-  }
-}
-
-resource operatorReadsHistory 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(history.id, operatorPrincipalId, storageBlobDataReader)
-  scope: history
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataReader)
-    principalId: operatorPrincipalId
-    principalType: operatorPrincipalType
-  }
-}
-
-resource reportReads 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(reportReaderGroupId)) {
-  name: guid(history.id, reportReaderGroupId, storageBlobDataReader)
-  scope: history
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataReader)
-    principalId: reportReaderGroupId
-    principalType: 'Group'
-  }
-}
-
-output hostName string = host.name
-output hostEndpoints object = host.properties.primaryEndpoints
-output deploymentContainerUrl string = '${host.properties.primaryEndpoints.blob}${deployments.name}'
-output recordBlobEndpoint string = record.properties.primaryEndpoints.blob
-output historyUrl string = '${record.properties.primaryEndpoints.blob}${history.name}/usagesummary.ndjson'

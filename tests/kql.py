@@ -1,6 +1,6 @@
 """As much of the Kusto Query Language as the alerts are written in, evaluated over log lines.
 
-`where`, `extend`, `summarize` without `by` (count, countif, arg_max) and `project`; any other word
+`where`, `extend`, `summarize` without `by` (count, countif, dcountif, arg_max) and `project`; any other word
 is an error. learn.microsoft.com/kusto/query
 """
 
@@ -8,12 +8,13 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import CodeType
 from typing import Any
 
 TABLE = "AppTraces"
 UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+EPOCH = datetime(1, 1, 1, tzinfo=UTC)
 
 type Row = dict[str, Any]
 
@@ -61,7 +62,9 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "tostring": _to_string,
     "todouble": _to_double,
     "isnotnull": lambda value: value.plain is not None,
+    "isnotempty": bool,
     "toint": int,
+    "bin": lambda instant, span: instant - (instant - EPOCH) % span,
 }
 
 
@@ -97,10 +100,12 @@ def _summary(text: str, rows: list[Row], now: datetime) -> Row:
     made = {}
     for part in re.split(r", (?=\w+ = )", text):
         name, call = part.split(" = ", 1)
-        condition = re.fullmatch(r"countif\((.*)\)|count\(\)", call)
-        assert condition, f"no {call} here"
-        code = _compiled(condition[1] or "True")
-        made[name] = sum(bool(_value(code, row, now)) for row in rows)
+        found = re.fullmatch(r"(?:count\(\)|countif\((.*)\)|dcountif\((\w+\(.*?\)), (.*)\))", call)
+        assert found, f"no {call} here"
+        condition, counted = _compiled(found[1] or found[3] or "True"), found[2]
+        counting = [row for row in rows if _value(condition, row, now)]
+        code = _compiled(counted) if counted else None
+        made[name] = len({_value(code, row, now) for row in counting} if code else counting)
     return made
 
 
@@ -110,10 +115,14 @@ def _named(text: str, row: Row, now: datetime) -> Row:
 
 
 def _compiled(expression: str) -> CodeType:
-    """An expression, whose operators are Python's but for the look of a timespan."""
-    return compile(re.sub(r"ago\((\d+)([dhm])\)", r'ago(\1, "\2")', expression), "kql", "eval")
+    """An expression, whose operators are Python's but for the look of a timespan and of a list of one."""
+    expression = re.sub(r"\b(\d+)([dhm])\b", r'timespan(\1, "\2")', expression)
+    return compile(re.sub(r"\bin \((.*?)\)", r"in (\1,)", expression), "kql", "eval")
 
 
 def _value(code: CodeType, row: Row, now: datetime) -> Any:  # noqa: ANN401  # any value
-    known = FUNCTIONS | {"ago": lambda number, unit: now - timedelta(**{UNITS[unit]: number})}
+    known = FUNCTIONS | {
+        "ago": lambda span: now - span,
+        "timespan": lambda number, unit: timedelta(**{UNITS[unit]: number}),
+    }
     return eval(code, {"__builtins__": {}}, known | row)  # noqa: S307  # the alerts' own text

@@ -32,6 +32,18 @@ COMPARED: dict[str, Callable[[float, float], bool]] = {
     "GreaterThanOrEqual": lambda value, threshold: value >= threshold,
 }
 TOKEN_DAYS = 30
+EVALUATED = [
+    (6, "enabled: true"),
+    (12, "query: rule.query"),
+    (12, "metricMeasureColumn: rule.measure"),
+    (12, "timeAggregation: 'Total'"),
+    (12, "operator: rule.operator"),
+    (12, "threshold: rule.threshold"),
+    (14, "numberOfEvaluationPeriods: 1"),
+    (14, "minFailingPeriodsToAlert: 1"),
+    (8, "actionGroups: actionGroups"),
+]
+"""What each rule is made of, and how deep it is indented: `fires` says what these do."""
 
 
 def rules() -> dict[str, dict[str, str]]:
@@ -52,8 +64,12 @@ def query_of(rule: str) -> str:
     return (INFRA / name[1]).read_text(encoding="utf-8").strip()
 
 
+ALERT = ALERTS.split("resource alert ")[1]
+
+
 def fires(rule: str, lines: list[Line], now: datetime) -> bool:
     """Whether a rule would fire at an instant: the total of its measure against its threshold."""
+    assert all(f"\n{' ' * indent}{text}\n" in ALERT for indent, text in EVALUATED)
     members = RULES[rule]
     rows = evaluate(query_of(rule), lines, now, timedelta(minutes=WINDOWS[members["window"]]))
     total = sum(row[members["measure"]] for row in rows)
@@ -209,18 +225,29 @@ def test_an_operator_is_called_for_a_wrong_setting(
 def test_nobody_is_called_for_an_upstream_that_is_down_for_a_while(
     app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator
 ) -> None:
-    started = app()
-    started.get()
-    watched.now += timedelta(hours=4)
+    watched.now = watched.now.replace(minute=30)
+    app().get()
     simulator.world.choose("down")
-    app(USAGE_CACHE_CONTAINER="another").get()
+    for number in range(3):
+        watched.now += timedelta(hours=1)
+        app(USAGE_CACHE_CONTAINER=f"another{number}").get()
 
     assert watched.last("usage_summary.refresh_failed")["error"] == "UpstreamUnavailableError"
     for rule in ("operator-needed", "upstream-failing", "answers-stale", "record-damaged"):
-        assert not watched.fires(rule, hours=1)
-    assert watched.fires(
-        "upstream-failing", hours=2.1
-    )  # the success is out of the window, the failure is in it
+        assert not watched.fires(rule, hours=2.9)
+    assert watched.fires("upstream-failing", hours=3.1)  # the success is out of the window
+    watched.now += timedelta(hours=4.6)
+    assert not watched.fires("upstream-failing")  # as is the first of three failures
+
+
+def test_one_failure_of_a_run_a_day_is_no_upstream_that_fails_for_hours(
+    app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator
+) -> None:
+    simulator.world.choose("down")
+    run(app())
+
+    assert watched.last("usage_summary.refresh_failed")["error"] == "UpstreamUnavailableError"
+    assert not watched.fires("upstream-failing")
 
 
 def test_answers_that_are_stale_for_long_are_told(
@@ -231,12 +258,28 @@ def test_answers_that_are_stale_for_long_are_told(
     service: BlobServiceClient,
 ) -> None:
     simulator.world.choose("down")
-    for hours, is_told in ((2.9, False), (3.1, True)):
+    for fresh, hours, is_told in ((1, 2.9, False), (24, 25, False), (24, 26.1, True), (1, 3.1, True)):
+        watched.lines.clear()
         name = environ["USAGE_CACHE_CONTAINER"] = uuid.uuid4().hex
         store(service.get_container_client(name), environ, datetime.now(UTC) - timedelta(hours=hours))
-        app().get()
-        assert watched.last("usage_summary.answered")["ageSeconds"] == pytest.approx(hours * 3600, abs=5)
+        app(USAGE_CACHE_FRESH_SECONDS=str(fresh * 3600)).get()
+        answered = watched.last("usage_summary.answered")
+        assert answered["staleSeconds"] == pytest.approx((hours - fresh) * 3600, abs=60)
         assert watched.fires("answers-stale") == is_told
+
+
+def test_nobody_is_called_for_a_caller_who_is_content_with_a_stale_answer(
+    app: Callable[..., SimpleNamespace],
+    watched: Watched,
+    environ: dict[str, str],
+    service: BlobServiceClient,
+) -> None:
+    container = service.get_container_client(environ["USAGE_CACHE_CONTAINER"])
+    store(container, environ, datetime.now(UTC) - timedelta(hours=20))
+    app().get(cache_control="max-stale")
+
+    assert watched.last("usage_summary.answered")["staleSeconds"] == pytest.approx(19 * 3600, abs=60)
+    assert not watched.fires("answers-stale")
 
 
 def test_damage_is_told(

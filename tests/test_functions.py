@@ -27,7 +27,8 @@ from shared.app import App
 from shared.errors import ConfigurationError, UpstreamUnavailableError
 from shared.guids import is_guid
 from tests.conftest import ManualClock, delete_shared_answer, events
-from tests.test_answers import Storage, settle
+from tests.test_answers import Storage
+from tests.threads import settle
 
 ROOT = Path(__file__).parent.parent
 

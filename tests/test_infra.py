@@ -16,6 +16,7 @@ INFRA = ROOT / "infra"
 MAIN = (INFRA / "main.bicep").read_text(encoding="utf-8")
 APP = (INFRA / "app.bicep").read_text(encoding="utf-8")
 STORAGE = (INFRA / "storage.bicep").read_text(encoding="utf-8")
+TOLD = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 BICEP = {path.name: path.read_text(encoding="utf-8") for path in INFRA.glob("*.bicep")}
 
 # learn.microsoft.com/azure/role-based-access-control/built-in-roles
@@ -47,11 +48,11 @@ FORBIDDEN = {
     "WEBSITE_USE_PLACEHOLDER",
 }
 VALUES = {
-    "hostEndpoints.blob": "https://sthost.blob.core.windows.net/",
-    "hostEndpoints.queue": "https://sthost.queue.core.windows.net/",
-    "hostEndpoints.table": "https://sthost.table.core.windows.net/",
-    "identityClientId": "5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47",
-    "insightsConnectionString": "InstrumentationKey=x",
+    "host.properties.primaryEndpoints.blob": "https://sthost.blob.core.windows.net/",
+    "host.properties.primaryEndpoints.queue": "https://sthost.queue.core.windows.net/",
+    "host.properties.primaryEndpoints.table": "https://sthost.table.core.windows.net/",
+    "identity.properties.clientId": "5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47",
+    "insights.properties.ConnectionString": "InstrumentationKey=x",
     "partnerCenterCloud": "global",
     "partnerCenterTenantId": "8f1c5b1e-0d3f-4f5e-8a53-2d1c6b0e8a47",
     "partnerCenterClientId": "1c5b1e8f-0d3f-4f5e-8a53-2d1c6b0e8a47",
@@ -117,15 +118,15 @@ def test_every_role_is_the_one_that_it_is_called() -> None:
 def test_roles_are_given_at_the_narrowest_scope_and_under_names_that_stay() -> None:
     pattern = r"^resource (\w+) 'Microsoft\.Authorization/roleAssignments@.*?\n(.*?)^\}"
     given = {}
-    for text in BICEP.values():
-        for name, body in re.findall(pattern, text, re.MULTILINE | re.DOTALL):
-            named = re.search(r"name: guid\((\w+)\.id, (\w+), (\w+)\)\n  scope: (\w+)\n", body)
-            assert named is not None
-            scope, principal, role = named.groups()[:3]
-            assert named[4] == scope
-            assert f"principalId: {principal}\n" in body
-            assert f"roleDefinitions', {role})" in body
-            given[name] = (principal, role, scope)
+    assert [name for name, text in BICEP.items() if "roleAssignments" in text] == ["roles.bicep"]
+    for name, body in re.findall(pattern, BICEP["roles.bicep"], re.MULTILINE | re.DOTALL):
+        named = re.search(r"name: guid\((\w+)\.id, (\w+), (\w+)\)\n  scope: (\w+)\n", body)
+        assert named is not None
+        scope, principal, role = named.groups()[:3]
+        assert named[4] == scope
+        assert f"principalId: {principal}\n" in body
+        assert f"roleDefinitions', {role})" in body
+        given[name] = (principal, role, scope)
     assert given == {
         "operatorReads": ("operatorPrincipalId", "logAnalyticsReader", "workspace"),
         "appPublishes": ("appPrincipalId", "monitoringMetricsPublisher", "insights"),
@@ -183,14 +184,12 @@ REQUIRED = {
         "timeAggregation: 'Total'": 1,
         "actionGroups: actionGroups": 1,
         "minFailingPeriodsToAlert: 1": 1,
-        "scopes: [\n        workspaceId\n      ]": 1,
+        "scopes: [\n        workspace.id\n      ]": 1,
     },
     "main.bicep": {
-        "partnerCenterTenantId: partnerCenterTenantId": 1,
-        "partnerCenterClientId: partnerCenterClientId": 1,
         "empty(operatorPrincipalId) ? deployer().objectId : operatorPrincipalId": 1,
-        "operatorPrincipalId: operator\n": 3,
-        "output HISTORY_URL string = storage.outputs.historyUrl": 1,
+        "blob.${environment().suffixes.storage}/": 1,
+        "output HISTORY_URL string = '${recordBlobEndpoint}usage-history/usagesummary.ndjson'": 1,
     },
 }
 """What neither a checker of types nor one of rules looks at, and how often it has to be there."""
@@ -207,7 +206,7 @@ def test_azd_finds_the_app_and_the_hook() -> None:
     azure = (ROOT / "azure.yaml").read_text(encoding="utf-8")
 
     assert "services:\n  app:\n    project: .\n    language: python\n    host: function\n" in azure
-    for script in re.findall(r"run: (\S+)", azure):
+    for script in re.findall(r"run: (infra/\S+)", azure):
         assert os.access(ROOT / script, os.X_OK) or script.endswith(".ps1")
 
 
@@ -230,27 +229,74 @@ def test_the_parameters_are_those_of_the_template_and_each_is_told_of() -> None:
     given = json.loads((INFRA / "main.parameters.json").read_text(encoding="utf-8"))["parameters"]
     declared = re.findall(r"^param (\w+) ", MAIN, re.MULTILINE)
     names = re.findall(r"\$\{(\w+)", json.dumps(given))
-    told = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
     assert list(given) == declared
     assert len(names) == len(declared)
-    assert {name for name in names if name not in told} <= {"AZURE_ENV_NAME", "AZURE_LOCATION"}
+    assert {name for name in names if name not in TOLD} <= {"AZURE_ENV_NAME", "AZURE_LOCATION"}
 
 
-def test_every_alert_and_every_problem_has_a_section() -> None:
-    told = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+def test_every_alert_and_every_problem_has_a_section_that_says_what_it_means_and_what_to_do() -> None:
     codes = {problem.code for problem in PROBLEMS.values()} | {"no-usage-data"}
     alerts = {path.stem for path in (INFRA / "alerts").iterdir()}
+    _, *parts = re.split(r"^### ", re.sub(r"^## .*", "### end", TOLD, flags=re.MULTILINE), flags=re.MULTILINE)
+    sections = dict(part.split("\n", 1) for part in parts)
 
-    assert codes | alerts <= set(re.findall(r"^### ([a-z-]+)$", told, re.MULTILINE))
+    for name in codes | alerts:
+        assert "**Means**: " in sections[name]
+        assert "**Do**: " in sections[name] or "**See** and **do**: " in sections[name]
+        assert name in codes or "**Time**: " in sections[name]
+        assert "**See**" in sections[name] or "```kusto\nevents | where what " in sections[name]
 
 
-def test_every_module_gets_the_parameters_that_it_declares_without_a_default() -> None:
-    for name, file, body in re.findall(
-        r"^module (\w+) '(\w+\.bicep)' = \{(.*?)^\}", MAIN, re.MULTILINE | re.DOTALL
-    ):
-        given = set(re.findall(r"^    (\w+): ", body.split("params: {")[1], re.MULTILINE))
-        assert given == set(re.findall(r"^param (\w+) ", BICEP[file], re.MULTILINE)), name
+def modules() -> dict[str, tuple[str, dict[str, str]]]:
+    """The modules of main.bicep: their files and what they are given."""
+    pattern = r"^module (\w+) '(\w+\.bicep)' = \{(.*?)^\}"
+    return {
+        name: (file, dict(re.findall(r"^    (\w+): (.+)$", body.split("params: {")[1], re.MULTILINE)))
+        for name, file, body in re.findall(pattern, MAIN, re.MULTILINE | re.DOTALL)
+    }
+
+
+def test_every_module_gets_what_it_declares_by_the_same_name() -> None:
+    assert {file for file, _ in modules().values()} == BICEP.keys() - {"main.bicep"}
+    others = dict[tuple[str, str], str]()
+    for module, (file, given) in modules().items():
+        assert list(given) == re.findall(r"^param (\w+) ", BICEP[file], re.MULTILINE), module
+        others |= {(module, name): value for name, value in given.items() if value != name}
+    assert others == {
+        ("identity", "name"): "identityName",
+        ("vault", "name"): "vaultName",
+        ("roles", "appPrincipalId"): "identity.outputs.principalId",
+        ("roles", "operatorPrincipalId"): "operator",
+        ("app", "name"): "appName",
+        ("app", "planName"): "'plan-usage-summary-${token}'",
+    }
+
+
+def test_a_preview_shows_all_but_the_roles_since_no_other_module_waits_for_an_output() -> None:
+    waiting = {module for module, (_, given) in modules().items() if ".outputs." in " ".join(given.values())}
+
+    assert waiting == {"roles"}
+
+
+def waits_for(module: str) -> set[str]:
+    """The modules that are done before this one begins."""
+    body = MAIN.split(f"\nmodule {module} ")[1].split("\n}\n")[0]
+    listed = re.search(r"dependsOn: \[(.*?)\]", body, re.DOTALL)
+    direct = {*re.findall(r"(\w+)\.outputs", body), *(listed[1].split() if listed else [])}
+    return direct.union(*map(waits_for, direct))
+
+
+def test_what_a_module_takes_as_existing_was_made_by_one_that_it_waits_for() -> None:
+    pattern = r"^resource (\w+) '([\w./]+)@[\w-]+' (=|existing)"
+    makers, takers = set[tuple[str, str, str]](), set[tuple[str, str, str]]()
+    for module, (file, _) in modules().items():
+        for name, kind, how in re.findall(pattern, BICEP[file], re.MULTILINE):
+            (makers if how == "=" else takers).add((module, name, kind))
+
+    assert len(takers) == 13
+    for module, *taken in takers:
+        assert {maker for maker, *made in makers if made == taken} & waits_for(module), taken
 
 
 def check_deployment(place: Path, **stand_ins: str) -> subprocess.CompletedProcess[str]:

@@ -15,11 +15,12 @@ from zipfile import ZipFile
 
 import pytest
 from azure.storage.blob import BlobClient
+from pathspec import GitIgnoreSpec
 
 from dev.__main__ import parser
 from dev.azurite import Azurite
 from dev.environment import ROOT
-from dev.package import PACKAGES, build, deployed_files
+from dev.package import FOLDER, PACKAGES, build, deployed_files, unpack
 from tests.test_repository import tracked_files
 
 APP = {"host.json", "requirements.txt", "GetUsageSummary", "SnapshotTimer", "shared"}
@@ -111,7 +112,10 @@ def test_every_module_is_compiled_and_holds_whatever_the_time_of_its_file(entrie
 
 def test_the_same_files_give_the_same_bytes(package: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "again.zip"
-    script = f"from pathlib import Path; from dev.package import package; package(Path({str(output)!r}))"
+    script = (
+        "from pathlib import Path; from dev.package import package; "
+        f"package(Path({str(output)!r}), for_azd=False)"
+    )
     said = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
@@ -127,6 +131,24 @@ def test_the_same_files_give_the_same_bytes(package: Path, tmp_path: Path) -> No
         names = archive.namelist()
     assert names == sorted(names)
     assert said == f"{output}: {len(names)} files, {output.stat().st_size / 1e6:.1f} MB\n"
+
+
+def test_azd_finds_the_same_in_a_folder_and_leaves_nothing_out(
+    entries: dict[str, bytes], package: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "dist" / "app"
+    (folder / "of-the-last-time").mkdir(parents=True)
+    unpack(package, folder)
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    azure = (ROOT / "azure.yaml").read_text(encoding="utf-8")
+
+    assert found == {*entries, ".funcignore"}  # which azd reads and does not deploy
+    ignored = GitIgnoreSpec.from_lines((folder / ".funcignore").read_text().splitlines())
+    assert not any(ignored.match_files(found))
+    assert f"\n    dist: {FOLDER.relative_to(ROOT).as_posix()}\n" in azure
+    assert "\n    remoteBuild: false\n" in azure
+    commands = re.findall(r"^ +run: python3? -m dev (.*)$", azure, re.MULTILINE)
+    assert [parser().parse_args(arguments.split()).for_azd for arguments in commands] == [True, True]
 
 
 def test_what_people_and_tools_leave_lying_about_is_not_deployed(tmp_path: Path) -> None:
