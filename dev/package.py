@@ -1,4 +1,4 @@
-"""The deployment package: the app and its packages in one zip, laid out as by Azure's remote build.
+"""The deployment package: the app and its packages in one zip, laid out as Azure's worker wants it.
 
 In it are what .funcignore leaves of the files that .gitignore does not name and, under PACKAGES, what
 requirements.txt pins, for the platform of Azure and not for this machine. The same files give the same bytes,
