@@ -6,6 +6,7 @@ param workspaceName string
 param alertEmail string
 param alertActionGroupId string
 param refreshTokenAlertDays int
+param snapshotSchedule string
 
 resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' existing = {
   name: workspaceName
@@ -35,7 +36,7 @@ var actionGroups = union(
 
 // A rule has no window of 26 hours: it looks at two days, and the query back over 26 hours. A count of a summarize
 // without `by` is a row even where there is nothing, so that absence is a 0 and below 1.
-var rules = [
+var always = [
   {
     name: 'no-snapshot-run'
     title: 'Usage summary: no successful snapshot run in 26 hours'
@@ -103,6 +104,21 @@ var rules = [
     query: loadTextContent('alerts/record-damaged.kql')
   }
 ]
+
+var silent = {
+  name: 'app-silent'
+  title: 'Usage summary: no line from the app in 3 hours, though a run is due each hour'
+  severity: 1
+  frequency: 'PT1H'
+  window: 'PT3H'
+  measure: 'Events'
+  operator: 'LessThan'
+  threshold: 1
+  query: loadTextContent('alerts/app-silent.kql')
+}
+
+// The last four fields are those of the hour and the days: with any other schedule, hours of silence are no fault.
+var rules = concat(always, endsWith(snapshotSchedule, ' * * * *') ? [silent] : [])
 
 resource alert 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [
   for rule in rules: {

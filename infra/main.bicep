@@ -200,6 +200,7 @@ module alerts 'alerts.bicep' = {
     alertEmail: alertEmail
     alertActionGroupId: alertActionGroupId
     refreshTokenAlertDays: refreshTokenAlertDays
+    snapshotSchedule: snapshotSchedule
   }
 }
 
@@ -211,6 +212,7 @@ output HOST_STORAGE_NAME string = hostStorageName
 output HISTORY_URL string = '${recordBlobEndpoint}usage-history/usagesummary.ndjson'
 output IDENTITY_CLIENT_ID string = identity.outputs.clientId
 output IDENTITY_PRINCIPAL_ID string = identity.outputs.principalId
+output PARTNER_CENTER_CLOUD string = partnerCenterCloud
 output PARTNER_CENTER_CLIENT_ID string = partnerCenterClientId
 output PARTNER_CENTER_TENANT_ID string = partnerCenterTenantId
 output RECORD_BLOB_ENDPOINT string = recordBlobEndpoint

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import uuid
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -13,12 +14,12 @@ from types import SimpleNamespace
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
-from dev.azurite import Azurite
+from dev.azurite import ACCOUNT_KEY, Azurite
 from dev.simulator import Simulator
 from shared.clock import Clock
 from shared.errors import UsageSummaryError
 from shared.fleet import Answer, Fleet
-from tests.conftest import beside, partner_of
+from tests.conftest import ManualClock, beside, partner_of
 from tests.kql import Line, evaluate
 from tests.test_functions import app as app  # noqa: PLC0414  # a fixture
 
@@ -34,6 +35,8 @@ COMPARED: dict[str, Callable[[float, float], bool]] = {
 TOKEN_DAYS = 30
 EVALUATED = [
     (6, "enabled: true"),
+    (6, "evaluationFrequency: rule.frequency"),
+    (6, "windowSize: rule.window"),
     (12, "query: rule.query"),
     (12, "metricMeasureColumn: rule.measure"),
     (12, "timeAggregation: 'Total'"),
@@ -48,8 +51,9 @@ EVALUATED = [
 
 def rules() -> dict[str, dict[str, str]]:
     """The rules of alerts.bicep by name."""
-    found = re.findall(r"\n  \{\n(.*?)\n  \}", ALERTS.split("var rules = [")[1].split("\n]\n")[0], re.DOTALL)
-    members = [dict(re.findall(r"^    (\w+): (.+)$", text, re.MULTILINE)) for text in found]
+    listed = ALERTS.split("var always = [")[1].split("resource alert ")[0]
+    found = re.findall(r"\{\n(.*?)\n *\}", listed, re.DOTALL)
+    members = [dict(re.findall(r"^ +(\w+): (.+)$", text, re.MULTILINE)) for text in found]
     return {
         each["name"].strip("'"): {key: value.strip("'") for key, value in each.items()} for each in members
     }
@@ -91,6 +95,10 @@ class Watched(logging.Handler):
     def fires(self, rule: str, **later: float) -> bool:
         return fires(rule, self.lines, self.now + timedelta(**later))
 
+    def fires_for(self, rule: str, event: str) -> bool:
+        """Whether it would fire if this event's lines were the only ones."""
+        return fires(rule, [line for line in self.lines if f'"event": "{event}"' in line.message], self.now)
+
     def last(self, event: str) -> dict[str, object]:
         found = [json.loads(line.message) for line in self.lines if f'"{event}"' in line.message]
         return dict(found[-1])
@@ -119,7 +127,7 @@ def run(started: SimpleNamespace) -> None:
 
 
 def test_every_rule_has_durations_that_a_rule_may_have_and_a_measure_of_its_query() -> None:
-    assert len(RULES) == 6
+    assert len(RULES) == 7
     assert {path.stem for path in (INFRA / "alerts").iterdir()} == RULES.keys()
     for name, rule in RULES.items():
         assert FREQUENCIES[rule["frequency"]] <= WINDOWS[rule["window"]]
@@ -131,8 +139,11 @@ def test_every_rule_has_durations_that_a_rule_may_have_and_a_measure_of_its_quer
 def test_nothing_but_silence_fires_no_alert_but_that_of_silence(rule: str) -> None:
     now = datetime.now(UTC)
 
-    for lines in ([], [Line(now, "no JSON"), Line(now, "[1]"), Line(now, '{"event": 7}')]):
-        assert fires(rule, lines, now) == (rule == "no-snapshot-run")
+    for lines in (
+        [],
+        [Line(now, "no JSON"), Line(now, "[1]"), Line(now, '{"error": "ConsentRequiredError"}')],
+    ):
+        assert fires(rule, lines, now) == (rule in {"no-snapshot-run", "app-silent"})
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
@@ -219,7 +230,41 @@ def test_an_operator_is_called_for_a_wrong_setting(
 ) -> None:
     app(PARTNER_CENTER_CLOUD="mars").get()
 
-    assert watched.fires("operator-needed")
+    assert watched.fires_for("operator-needed", "configuration.wrong")
+
+
+def test_an_operator_is_called_while_a_token_that_cannot_be_renewed_is_still_good(
+    app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator, manual_clock: ManualClock
+) -> None:
+    simulator.world.refresh_in = timedelta(minutes=30)
+    started = app()
+    started.get()
+    simulator.world.choose("consent-revoked")
+    manual_clock.advance(minutes=31)
+    assert started.get(cache_control="no-cache").status_code == 200
+
+    assert watched.last("sign_in.renewal_failed")["error"] == "ConsentRequiredError"
+    assert watched.fires_for("operator-needed", "sign_in.renewal_failed")
+
+
+@pytest.mark.parametrize(
+    ("setting", "event"),
+    [("AzureWebJobsStorage", "usage_summary.not_shared"), ("USAGE_STORAGE", "snapshot.failed")],
+)
+def test_an_operator_is_called_when_storage_refuses_the_app(
+    app: Callable[..., SimpleNamespace],
+    watched: Watched,
+    environ: dict[str, str],
+    setting: str,
+    event: str,
+) -> None:
+    another_key = b64encode(bytes(64)).decode()
+    started = app(**{setting: environ["AzureWebJobsStorage"].replace(ACCOUNT_KEY, another_key)})
+    started.get()
+    run(started)
+
+    assert watched.last(event)["error"] == "StorageRefusedError"
+    assert watched.fires_for("operator-needed", event)
 
 
 def test_nobody_is_called_for_an_upstream_that_is_down_for_a_while(
@@ -291,8 +336,25 @@ def test_damage_is_told(
     history = service.get_container_client(environ["USAGE_HISTORY_CONTAINER"])
     history.upload_blob("usagesummary.ndjson", b"{", overwrite=True)
     run(started)
+    assert watched.fires_for("record-damaged", "history.damaged")
 
-    assert watched.fires("record-damaged")
+    snapshots = service.get_container_client(environ["USAGE_SNAPSHOT_CONTAINER"])
+    (name,) = snapshots.list_blob_names()
+    snapshots.upload_blob(name, b"{", overwrite=True)
+    history.delete_blob("usagesummary.ndjson")
+    run(started)
+    assert watched.fires_for("record-damaged", "snapshot.damaged")
+
+
+def test_an_app_that_says_nothing_for_3_hours_is_told_where_runs_are_hourly(
+    app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator
+) -> None:
+    simulator.world.choose("down")
+    run(app())  # says that it has failed
+
+    assert not watched.fires("app-silent", hours=2.9)
+    assert watched.fires("app-silent", hours=3.1)
+    assert "endsWith(snapshotSchedule, ' * * * *') ? [silent] : []" in ALERTS
 
 
 def store(container: ContainerClient, environ: dict[str, str], fetched_at: datetime) -> None:

@@ -197,10 +197,10 @@ def test_a_waiter_s_time_out_harms_nobody(credential: AppUserCredential, world: 
 def test_a_waiter_who_has_more_time_than_who_asked_asks_itself(
     credential: AppUserCredential, world: World
 ) -> None:
-    world.delay = 0.6
+    world.delay = 2
     world.faults[ENTRA] = Fault(ENTRA, delivery=Delivery.LATE, method="POST", times=1)
     with ThreadPoolExecutor(1) as thread:
-        hasty = thread.submit(credential.get_token, SCOPE, time_allowed=timedelta(seconds=0.3))
+        hasty = thread.submit(credential.get_token, SCOPE, time_allowed=timedelta(seconds=1))
         while not any(each.service is ENTRA for each in world.exchanges):
             threading.Event().wait(0.01)
         assert credential.get_token(SCOPE).token
@@ -454,7 +454,7 @@ def test_signing_in_ends_within_its_time_when_somebody(
     began = time.monotonic()
     with pytest.raises(UpstreamError) as raised:
         credential.get_token(SCOPE, time_allowed=timedelta(seconds=0.2))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
     assert what == "says Retry-After" or type(raised.value) is UpstreamTimeoutError
 
 

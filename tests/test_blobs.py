@@ -390,7 +390,7 @@ def test_storage_fails_soon_when_the_identity_is_down(
     began = time.monotonic()
     with pytest.raises(StorageError):
         opened(by_identity(simulator), settings).read(NAME)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize(
@@ -400,4 +400,4 @@ def test_storage_that_drips_fails_within_its_time(start: bytes) -> None:
     began = time.monotonic()
     with peer(saying(start, b"x")) as address, pytest.raises(StorageError):
         Container("usage", at(address), timedelta(seconds=0.5), None).read(NAME)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4

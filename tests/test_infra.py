@@ -7,9 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from shared.http import PROBLEMS
-from shared.settings import read_settings
+from shared.settings import ClientManagedIdentity, StorageConnection, VaultSecret, read_settings
 from tests.test_repository import ROOT, settings_in, settings_in_code
 
 INFRA = ROOT / "infra"
@@ -47,6 +48,7 @@ FORBIDDEN = {
     "WEBSITE_TIME_ZONE",
     "WEBSITE_USE_PLACEHOLDER",
 }
+TENANT_ID, CLIENT_ID = "8f1c5b1e-0d3f-4f5e-8a53-2d1c6b0e8a47", "1c5b1e8f-0d3f-4f5e-8a53-2d1c6b0e8a47"
 VALUES = {
     "host.properties.primaryEndpoints.blob": "https://sthost.blob.core.windows.net/",
     "host.properties.primaryEndpoints.queue": "https://sthost.queue.core.windows.net/",
@@ -54,8 +56,8 @@ VALUES = {
     "identity.properties.clientId": "5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47",
     "insights.properties.ConnectionString": "InstrumentationKey=x",
     "partnerCenterCloud": "global",
-    "partnerCenterTenantId": "8f1c5b1e-0d3f-4f5e-8a53-2d1c6b0e8a47",
-    "partnerCenterClientId": "1c5b1e8f-0d3f-4f5e-8a53-2d1c6b0e8a47",
+    "partnerCenterTenantId": TENANT_ID,
+    "partnerCenterClientId": CLIENT_ID,
     "recordBlobEndpoint": "https://strecord.blob.core.windows.net/",
     "refreshTokenSecret": "https://kv.vault.azure.net/secrets/partner-center-refresh-token",
     "snapshotSchedule": "0 5 * * * *",
@@ -76,10 +78,14 @@ def test_the_app_starts_on_the_settings_that_it_is_deployed_with() -> None:
     deployed = app_settings()
     settings = read_settings(deployed, os.path.exists)
 
-    record = settings.record
+    identity, record = VALUES["identity.properties.clientId"], settings.record
+    assert (settings.tenant_id, settings.client_id) == (TENANT_ID, CLIENT_ID)
+    assert settings.client_authentication == ClientManagedIdentity(identity)
+    assert settings.identity_client_id == identity
+    assert settings.refresh_token == VaultSecret("https://kv.vault.azure.net", "partner-center-refresh-token")
     assert (record.snapshot_container, record.history_container) == ("usage", "usage-history")
-    assert settings.record.storage.blob_service_uri == VALUES["recordBlobEndpoint"].rstrip("/")
-    assert settings.cache_storage.blob_service_uri == "https://sthost.blob.core.windows.net"
+    assert record.storage == StorageConnection(None, "https://strecord.blob.core.windows.net", identity)
+    assert settings.cache_storage == StorageConnection(None, "https://sthost.blob.core.windows.net", identity)
 
 
 def test_each_setting_is_one_of_the_code_and_none_is_forbidden_on_flex() -> None:
@@ -90,15 +96,16 @@ def test_each_setting_is_one_of_the_code_and_none_is_forbidden_on_flex() -> None
     assert not deployed & FORBIDDEN
     assert not re.search(r"alwaysOn|ftpsState|linuxFxVersion|functionAppScaleLimit|use32Bit|preWarmed", APP)
     others = deployed - settings_in(" ".join(deployed))
-    assert others == {
-        "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
-        "APPLICATIONINSIGHTS_CONNECTION_STRING",
-        "AZURE_CLIENT_ID",
-        "AzureWebJobsStorage__blobServiceUri",
-        "AzureWebJobsStorage__clientId",
-        "AzureWebJobsStorage__credential",
-        "AzureWebJobsStorage__queueServiceUri",
-        "AzureWebJobsStorage__tableServiceUri",
+    identity = VALUES["identity.properties.clientId"]
+    assert {name: app_settings()[name] for name in others} == {
+        "APPLICATIONINSIGHTS_AUTHENTICATION_STRING": f"ClientId={identity};Authorization=AAD",
+        "APPLICATIONINSIGHTS_CONNECTION_STRING": VALUES["insights.properties.ConnectionString"],
+        "AZURE_CLIENT_ID": identity,
+        "AzureWebJobsStorage__blobServiceUri": VALUES["host.properties.primaryEndpoints.blob"],
+        "AzureWebJobsStorage__clientId": identity,
+        "AzureWebJobsStorage__credential": "managedidentity",
+        "AzureWebJobsStorage__queueServiceUri": VALUES["host.properties.primaryEndpoints.queue"],
+        "AzureWebJobsStorage__tableServiceUri": VALUES["host.properties.primaryEndpoints.table"],
     }
 
 
@@ -160,13 +167,20 @@ REQUIRED = {
         "minimumTlsVersion: 'TLS1_2'": 2,
         "isVersioningEnabled: true": 1,
         "enabled: true\n      days: 30": 2,
-        "'usage-history/'": 1,
+        "prefixMatch: [\n                'usage-history/'\n              ]": 1,
+        "actions: {\n              version: {\n                delete: {": 1,
         "daysAfterCreationGreaterThan: 90": 1,
+        "name: recordRedundancy": 1,
+        "supportsHttpsTrafficOnly: true": 2,
         "= if (recordImmutableDays > 0) {\n  parent: usage\n": 1,
     },
     "app.bicep": {
         "name: 'FC1'": 1,
+        "maximumInstanceCount: 40": 1,
         "perInstanceConcurrency: 100": 1,
+        "reserved: true": 1,
+        "type: 'UserAssigned'\n    userAssignedIdentities: {\n      '${identity.id}': {}": 1,
+        "value: '${host.properties.primaryEndpoints.blob}deployments'": 1,
         "name: 'python'\n        version: '3.13'": 1,
         "'azd-service-name': 'app'": 1,
         "allow: false": 2,
@@ -175,11 +189,21 @@ REQUIRED = {
     },
     "vault.bicep": {
         "enableRbacAuthorization: true": 1,
+        "defaultAction: 'Allow'": 1,
         "enablePurgeProtection: true": 1,
+        "enableSoftDelete: true": 1,
+        "softDeleteRetentionInDays: 90": 1,
         "categoryGroup: 'audit'\n        enabled: true": 1,
     },
-    "monitoring.bicep": {"disableLocalAuth: true": 1, "DisableLocalAuth: true": 1},
+    "monitoring.bicep": {
+        "disableLocalAuth: true": 1,
+        "DisableLocalAuth: true": 1,
+        "WorkspaceResourceId: workspace.id": 1,
+        "retentionInDays: 90": 1,
+    },
     "alerts.bicep": {
+        "emailAddress: alertEmail": 1,
+        "empty(alertEmail) ? [] : [byMail.id],\n  empty(alertActionGroupId) ? [] : [alertActionGroupId]\n": 1,
         "enabled: true": 2,
         "timeAggregation: 'Total'": 1,
         "actionGroups: actionGroups": 1,
@@ -189,7 +213,6 @@ REQUIRED = {
     "main.bicep": {
         "empty(operatorPrincipalId) ? deployer().objectId : operatorPrincipalId": 1,
         "blob.${environment().suffixes.storage}/": 1,
-        "output HISTORY_URL string = '${recordBlobEndpoint}usage-history/usagesummary.ndjson'": 1,
     },
 }
 """What neither a checker of types nor one of rules looks at, and how often it has to be there."""
@@ -202,19 +225,38 @@ def test_what_makes_it_safe_is_there(file: str) -> None:
     assert counts == REQUIRED[file]
 
 
-def test_azd_finds_the_app_and_the_hook() -> None:
-    azure = (ROOT / "azure.yaml").read_text(encoding="utf-8")
+def test_azd_finds_the_app_and_looks_at_the_result() -> None:
+    azure = yaml.safe_load((ROOT / "azure.yaml").read_text(encoding="utf-8"))
 
-    assert "services:\n  app:\n    project: .\n    language: python\n    host: function\n" in azure
-    for script in re.findall(r"run: (infra/\S+)", azure):
-        assert os.access(ROOT / script, os.X_OK) or script.endswith(".ps1")
+    assert azure.keys() == {"name", "metadata", "requiredVersions", "services", "hooks"}
+    app = azure["services"]["app"]
+    assert app.keys() == {"project", "language", "host", "remoteBuild", "dist", "hooks"}
+    assert (app["project"], app["language"], app["host"]) == (".", "python", "function")
+    assert app["hooks"].keys() == {"prepackage"}
+    assert azure["hooks"] == {
+        "postdeploy": {
+            "posix": {"shell": "sh", "run": "infra/check-deployment.sh"},
+            "windows": {"shell": "pwsh", "run": "infra/check-deployment.ps1"},
+        }
+    }
+    assert os.access(ROOT / "infra" / "check-deployment.sh", os.X_OK)
+    assert (ROOT / "infra" / "check-deployment.ps1").is_file()
 
 
-def test_no_event_is_sampled_away_and_a_run_has_the_time_that_it_may_need() -> None:
+def test_callers_need_a_key() -> None:
+    function = json.loads((ROOT / "GetUsageSummary" / "function.json").read_text(encoding="utf-8"))
+
+    assert [binding.get("authLevel") for binding in function["bindings"]] == ["function", None]
+
+
+def test_no_event_is_lost_on_its_way_and_a_run_has_the_time_that_it_may_need() -> None:
     host = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))
-    sampling = host["logging"]["applicationInsights"]["samplingSettings"]
 
-    assert {"Trace", "Exception"} <= set(sampling["excludedTypes"].split(";"))
+    assert host["logging"] == {  # with the host's own levels: Information
+        "applicationInsights": {
+            "samplingSettings": {"isEnabled": True, "excludedTypes": "Request;Trace;Exception"}
+        }
+    }
     assert host["functionTimeout"] == "00:10:00"
 
 
@@ -228,11 +270,46 @@ def test_the_record_cannot_be_deleted_with_the_rest() -> None:
 def test_the_parameters_are_those_of_the_template_and_each_is_told_of() -> None:
     given = json.loads((INFRA / "main.parameters.json").read_text(encoding="utf-8"))["parameters"]
     declared = re.findall(r"^param (\w+) ", MAIN, re.MULTILINE)
-    names = re.findall(r"\$\{(\w+)", json.dumps(given))
+    values = {name: each["value"] for name, each in given.items()}
+    names = {name: value.strip("${}").split("=")[0] for name, value in values.items()}
+    usual = {name: value.strip("${}").partition("=")[2] for name, value in values.items()}
 
     assert list(given) == declared
-    assert len(names) == len(declared)
-    assert {name for name in names if name not in TOLD} <= {"AZURE_ENV_NAME", "AZURE_LOCATION"}
+    of_azd = {"environmentName": "AZURE_ENV_NAME", "location": "AZURE_LOCATION"}
+    assert names == {name: of_azd.get(name, re.sub("([A-Z])", r"_\1", name).upper()) for name in declared}
+    assert {name for name in names.values() if name not in TOLD} <= set(of_azd.values())
+    defaults = dict(re.findall(r"^param (\w+) \w+ = '?(.*?)'?$", MAIN, re.MULTILINE))
+    assert {name: value for name, value in usual.items() if value} == {
+        name: value for name, value in defaults.items() if value
+    }
+    assert {name: value for name, value in defaults.items() if value} == {
+        "partnerCenterCloud": "global",
+        "snapshotSchedule": "0 5 * * * *",
+        "recordRedundancy": "Standard_ZRS",
+        "recordImmutableDays": "0",
+        "operatorPrincipalType": "User",
+        "refreshTokenAlertDays": "30",
+    }
+
+
+def test_the_outputs_are_what_the_commands_of_operators_take() -> None:
+    assert dict(re.findall(r"^output (\w+) string = (.+)$", MAIN, re.MULTILINE)) == {
+        "AZURE_LOCATION": "location",
+        "AZURE_RESOURCE_GROUP": "group.name",
+        "APP_NAME": "appName",
+        "APP_HOST_NAME": "app.outputs.hostName",
+        "HOST_STORAGE_NAME": "hostStorageName",
+        "HISTORY_URL": "'${recordBlobEndpoint}usage-history/usagesummary.ndjson'",
+        "IDENTITY_CLIENT_ID": "identity.outputs.clientId",
+        "IDENTITY_PRINCIPAL_ID": "identity.outputs.principalId",
+        "PARTNER_CENTER_CLOUD": "partnerCenterCloud",
+        "PARTNER_CENTER_CLIENT_ID": "partnerCenterClientId",
+        "PARTNER_CENTER_TENANT_ID": "partnerCenterTenantId",
+        "RECORD_BLOB_ENDPOINT": "recordBlobEndpoint",
+        "REFRESH_TOKEN_SECRET": "refreshTokenSecret",
+        "VAULT_NAME": "vaultName",
+        "WORKSPACE_ID": "monitoring.outputs.customerId",
+    }
 
 
 def test_every_alert_and_every_problem_has_a_section_that_says_what_it_means_and_what_to_do() -> None:

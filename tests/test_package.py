@@ -164,6 +164,8 @@ def test_what_people_and_tools_leave_lying_about_is_not_deployed(tmp_path: Path)
             "shared/NOTES.md",
         ),
         *("tests/test_app.py", "dev/run.py", "infra/main.bicep", str(default)),
+        *("record/usagesummary/v1/2026/11/21/usagesummary.json", "snapshot.json", "function_app.py"),
+        *(".env", "app.pfx", "main_env/pyvenv.cfg", "Other/function.json"),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -103,21 +102,6 @@ def test_the_map_of_a_package_names_every_module(package: ModuleType) -> None:
     files = {file.stem for file in (ROOT / package.__name__).glob("*.py")} - {"__init__", "__main__"}
 
     assert set(re.findall(r"^(\w+)  +", package.__doc__ or "", re.MULTILINE)) == files
-
-
-def test_only_what_runs_is_deployed() -> None:
-    ignored = [
-        line
-        for line in (ROOT / ".funcignore").read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    ]
-    deployed = {
-        file.split("/")[0]
-        for file in tracked_files()
-        if not any(fnmatch(part, pattern) for part in file.split("/") for pattern in ignored)
-    }
-
-    assert deployed == {"host.json", "requirements.txt", "GetUsageSummary", "SnapshotTimer", "shared"}
 
 
 def test_the_repository_names_no_index_no_machine_and_holds_no_key() -> None:
