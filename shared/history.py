@@ -86,6 +86,15 @@ class _Known:
     seen: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The container of the history as found: what is in it, with the content of the two files that tell."""
+
+    listed: dict[str, ListedBlob]
+    head: Blob | None
+    manifest: Blob | None
+
+
 class History:
     """The container of the history. Every method raises StorageError when Blob Storage fails."""
 
@@ -121,21 +130,24 @@ class History:
         return {name: blob for name, blob in read.items() if blob is not None}
 
     def _converge(self, make_draft: Callable[[_Known], Draft]) -> Updated:
-        # The manifest's last day, of the first try first: a later one may find this run's own.
-        former: list[Json] = []
+        first: _Stored | None = None
         for _ in range(_TRIES):
             try:
-                draft, updated = self._update(make_draft, former)
+                stored = self._look()
+                first = first or stored  # a later look may find this run's own manifest
+                draft, updated = self._update(stored, make_draft)
             except BlobConflictError:
                 continue
-            _warn_of_gaps(updated, draft, former[0])
+            _warn_of_gaps(updated, draft, first.manifest)
             return updated
         raise RecordError(f"the history could not be written: others were faster {_TRIES} times")
 
-    def _update(self, make_draft: Callable[[_Known], Draft], former: list[Json]) -> tuple[Draft, Updated]:
-        listed: dict[str, Blob | ListedBlob] = {blob.name: blob for blob in self._container.list()}
-        head, said = (self._container.read(name).blob for name in (NDJSON, MANIFEST))
-        former.append(None if said is None else last_date(said.content))
+    def _look(self) -> _Stored:
+        listed = {blob.name: blob for blob in self._container.list()}
+        return _Stored(listed, *(self._container.read(name).blob for name in (NDJSON, MANIFEST)))
+
+    def _update(self, stored: _Stored, make_draft: Callable[[_Known], Draft]) -> tuple[Draft, Updated]:
+        head, said = stored.head, stored.manifest
         known = _Known() if head is None else _read(head)
         draft = make_draft(known)
         files, written = self.files(draft), list[str]()
@@ -143,7 +155,7 @@ class History:
         if said is None or said.content != made:
             made = manifest_of(draft, files, instant_text(self._clock.now()))
         for name, content in (files | {MANIFEST: made}).items():
-            there = head if name == NDJSON else listed.get(name)
+            there = head if name == NDJSON else stored.listed.get(name)
             metadata = {_SHA256: hashlib.sha256(content).hexdigest()}
             if name == NDJSON:
                 metadata[_SEEN] = _seen(draft.names, _last(draft.rows))
@@ -229,9 +241,9 @@ def _updated(known: _Known, draft: Draft, written: list[str]) -> Updated:
     )
 
 
-def _warn_of_gaps(updated: Updated, draft: Draft, until: Json) -> None:
-    """Warn once a day, by the run that finishes the day's first manifest; `until` is the last day before."""
-    last = _last(draft.rows)
+def _warn_of_gaps(updated: Updated, draft: Draft, former: Blob | None) -> None:
+    """Warn once a day, by the run that finishes the day's first manifest; `former` is the one before."""
+    last, until = _last(draft.rows), last_date(former.content) if former else None
     if updated.missing and last is not None and until != last.day.isoformat():
         newest = [day.isoformat() for day in updated.missing[-_GAPS_SAID:]]
         log_event(_log, logging.WARNING, "history.gaps", missingDates=len(updated.missing), newest=newest)

@@ -327,9 +327,4 @@ class Refreshes:
         return Outcome(Source.FETCHED, error)
 
     def _say_not_shared(self, error: StorageError) -> None:
-        log_failure(
-            _log,
-            logging.WARNING,
-            "usage_summary.not_shared",
-            error,
-        )
+        log_failure(_log, logging.WARNING, "usage_summary.not_shared", error)
