@@ -62,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "check",
         help="format, lint, arrows between modules, types, pinned requirements",
-        description="Check format, lint, the arrows between modules, types, and that the pinned requirements"
-        " are what pyproject.toml asks for. All of them run; the exit code is 1 when one fails.",
+        description="Check format, lint, the arrows between modules, types, the Bicep, and that the pinned"
+        " requirements are what pyproject.toml asks for. All of them run; the exit code is 1 when one fails.",
     )
     report = commands.add_parser(
         "report",
@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     lock = commands.add_parser(
         "lock",
         help="pin the requirements of pyproject.toml",
-        description="Compile both requirements.txt from pyproject.toml; pins stay if they fit.",
+        description="Compile the requirements files from pyproject.toml; pins stay if they fit.",
     )
     lock.add_argument("--upgrade", action="store_true", help="the newest versions instead, Azurite's as well")
     return root
