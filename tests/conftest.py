@@ -11,14 +11,16 @@ from typing import Any
 
 import hypothesis
 import pytest
-from azure.storage.blob import BlobClient, ContainerClient
+from azure.core.pipeline.transport import HttpTransport
+from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient
 
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Simulator, World
 from shared.blobs import PATIENT, Container
 from shared.clock import Clock
-from shared.fleet import blob_name
+from shared.fleet import Answer, Fleet, blob_name
 from shared.settings import Settings, StorageConnection, read_settings
+from tests.storage_proxy import StorageProxy
 from tests.terminal import Terminal, free_port
 
 hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine is no defect
@@ -86,6 +88,26 @@ def azurite() -> Iterator[Azurite]:
 
 
 @pytest.fixture
+def service(azurite: Azurite) -> Iterator[BlobServiceClient]:
+    """Blob Storage past the app."""
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as client:
+        yield client
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blob Storage's SDK does not wait before its second try."""
+    monkeypatch.setattr(HttpTransport, "sleep", lambda *_: None)
+
+
+@pytest.fixture
+def proxy(azurite: Azurite, at_once: None) -> Iterator[StorageProxy]:  # noqa: ARG001  # a fixture
+    """Between the app and Azurite."""
+    with StorageProxy(azurite) as running:
+        yield running
+
+
+@pytest.fixture
 def environ(simulator: Simulator, azurite: Azurite) -> dict[str, str]:
     """All settings of an app in the simulated world, its containers its own."""
     own = uuid.uuid4().hex[:12]
@@ -148,6 +170,13 @@ def beside(client: ContainerClient) -> Container:
     endpoint = client.url.removesuffix(f"/{client.container_name}")
     text = f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={endpoint}"
     return Container(client.container_name, StorageConnection(text), PATIENT, None)
+
+
+def share(fleet: Fleet, answer: Answer) -> None:
+    """The fleet has this answer."""
+    claim = fleet.claim(fleet.read(), "before")
+    assert claim is not None
+    assert fleet.publish(claim, answer)
 
 
 def delete_shared_answer(azurite: Azurite, environ: dict[str, str]) -> None:

@@ -8,22 +8,22 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
-from dev.azurite import ACCOUNT_KEY, Azurite
+from dev.azurite import ACCOUNT_KEY
+from dev.environment import ROOT
 from dev.simulator import Simulator
 from shared.clock import Clock
 from shared.errors import UsageSummaryError
 from shared.fleet import Answer, Fleet
-from tests.conftest import ManualClock, beside, partner_of
+from tests.conftest import ManualClock, beside, partner_of, share
 from tests.kql import Line, evaluate
 from tests.test_functions import app as app  # noqa: PLC0414  # a fixture
 
-INFRA = Path(__file__).parent.parent / "infra"
+INFRA = ROOT / "infra"
 ALERTS = (INFRA / "alerts.bicep").read_text(encoding="utf-8")
 FREQUENCIES = {"PT5M": 5, "PT10M": 10, "PT15M": 15, "PT30M": 30, "PT1H": 60, "PT6H": 360}
 WINDOWS = FREQUENCIES | {"PT2H": 120, "PT3H": 180, "PT4H": 240, "P1D": 1440, "P2D": 2880}
@@ -73,7 +73,6 @@ ALERT = ALERTS.split("resource alert ")[1]
 
 def fires(rule: str, lines: list[Line], now: datetime) -> bool:
     """Whether a rule would fire at an instant: the total of its measure against its threshold."""
-    assert all(f"\n{' ' * indent}{text}\n" in ALERT for indent, text in EVALUATED)
     members = RULES[rule]
     rows = evaluate(query_of(rule), lines, now, timedelta(minutes=WINDOWS[members["window"]]))
     total = sum(row[members["measure"]] for row in rows)
@@ -115,15 +114,13 @@ def watched(caplog: pytest.LogCaptureFixture) -> Iterator[Watched]:
         logger.removeHandler(handler)
 
 
-@pytest.fixture
-def service(azurite: Azurite) -> Iterator[BlobServiceClient]:
-    with BlobServiceClient.from_connection_string(azurite.connection_string) as client:
-        yield client
-
-
 def run(started: SimpleNamespace) -> None:
     with suppress(UsageSummaryError):
         started.snapshot()
+
+
+def test_the_rules_are_evaluated_as_here() -> None:
+    assert [text for indent, text in EVALUATED if f"\n{' ' * indent}{text}\n" not in ALERT] == []
 
 
 def test_every_rule_has_durations_that_a_rule_may_have_and_a_measure_of_its_query() -> None:
@@ -360,24 +357,16 @@ def test_an_app_that_says_nothing_for_3_hours_is_told_where_runs_are_hourly(
 def store(container: ContainerClient, environ: dict[str, str], fetched_at: datetime) -> None:
     """An answer that the fleet has had since then."""
     fleet = Fleet(beside(container), partner_of(environ), Clock())
-    claim = fleet.claim(fleet.read(), "before")
-    assert claim is not None
-    assert fleet.publish(claim, Answer(b'{"totalCost":1}', fetched_at, "r", "c"))
-
-
-def code() -> str:
-    """Of what logs."""
-    files = [
-        path for folder in ("shared", "GetUsageSummary") for path in (INFRA.parent / folder).glob("*.py")
-    ]
-    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+    share(fleet, Answer(b'{"totalCost":1}', fetched_at, "r", "c"))
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_queries_name_what_the_app_logs(rule: str) -> None:
-    events = set(re.findall(r'"([a-z_]+\.[a-z_]+)"', code()))
-    fields = {name for pair in re.findall(r'\b(\w+)=|"(\w+)"', code()) for name in pair}
-    errors = set(re.findall(r"class (\w+Error)\b", code()))
+    files = [path for folder in ("shared", "GetUsageSummary") for path in (ROOT / folder).glob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    events = set(re.findall(r'"([a-z_]+\.[a-z_]+)"', code))
+    fields = {name for pair in re.findall(r'\b(\w+)=|"(\w+)"', code) for name in pair}
+    errors = set(re.findall(r"class (\w+Error)\b", code))
 
     assert set(re.findall(r'"([a-z_]+\.[a-z_]+)"', query_of(rule))) <= events
     assert set(re.findall(r"\bevent\.(\w+)", query_of(rule))) <= fields | {"event"}

@@ -32,7 +32,7 @@ from shared.freshness import NO_DIRECTIVES, Decision, RequestDirectives, is_usab
 from shared.http import respond
 from shared.refreshes import LONGEST_WAIT, Source
 from shared.settings import Freshness, Settings
-from tests.conftest import ManualClock, events, partner_of
+from tests.conftest import ManualClock, events, partner_of, share
 from tests.threads import settle
 
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
@@ -82,11 +82,8 @@ class Instances:
 
     def store(self, age: timedelta, body: bytes = OLD.body) -> Answer:
         """An answer that the fleet has had for some time."""
-        shared = self.fleet.read()
-        answer = replace(OLD, body=body, fetched_at=shared.at - age)
-        claim = self.fleet.claim(shared, "before")
-        assert claim is not None
-        assert self.fleet.publish(claim, answer)
+        answer = replace(OLD, body=body, fetched_at=self.fleet.read().at - age)
+        share(self.fleet, answer)
         return answer
 
     def end_back_off(self) -> None:

@@ -42,7 +42,7 @@ from shared.http import respond
 from shared.record import Record
 from shared.refreshes import Source
 from shared.settings import ClientSecret, Settings
-from tests.conftest import ManualClock, beside, events, partner_of, shared_name
+from tests.conftest import ManualClock, beside, events, partner_of, share, shared_name
 from tests.storage_proxy import StorageProxy
 from tests.threads import settle
 
@@ -102,19 +102,15 @@ class Place:
 
     def store(self, fetched_at: datetime) -> None:
         """An answer that the fleet has had since then."""
-        fleet = Fleet(self.cache, partner_of(self.environ), Clock())
-        claim = fleet.claim(fleet.read(), "before")
-        assert claim is not None
-        assert fleet.publish(claim, replace(OLD, fetched_at=fetched_at))
+        share(Fleet(self.cache, partner_of(self.environ), Clock()), replace(OLD, fetched_at=fetched_at))
 
     def calls(self) -> list[Exchange]:
         return [each for each in self.world.exchanges if each.service is Service.PARTNER_CENTER]
 
 
 @pytest.fixture
-def place(environ: dict[str, str], simulator: Simulator, azurite: Azurite) -> Iterator[Place]:
-    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
-        yield Place(environ, simulator.world, service)
+def place(environ: dict[str, str], simulator: Simulator, service: BlobServiceClient) -> Iterator[Place]:
+    yield Place(environ, simulator.world, service)
     settle()
 
 

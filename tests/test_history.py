@@ -19,11 +19,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from azure.core.pipeline.transport import HttpTransport
 from azure.storage.blob import BlobServiceClient, ContainerClient, ContentSettings
 from requests.adapters import HTTPAdapter
 
-from dev.azurite import Azurite
 from shared import snapshots
 from shared.blobs import PATIENT, Container, md5
 from shared.errors import RecordError, StorageError
@@ -121,9 +119,8 @@ class Books:
 
 
 @pytest.fixture
-def books(azurite: Azurite) -> Iterator[Books]:
-    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
-        yield Books(service)
+def books(service: BlobServiceClient) -> Books:
+    return Books(service)
 
 
 @pytest.fixture
@@ -138,13 +135,6 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(HTTPAdapter, "send", note)
     return lines
-
-
-@pytest.fixture
-def proxy(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageProxy]:
-    monkeypatch.setattr(HttpTransport, "sleep", lambda *_: None)  # the SDK's wait before its second try
-    with StorageProxy(azurite) as running:
-        yield running
 
 
 def instant(at: str) -> datetime:
@@ -640,7 +630,7 @@ def test_a_days_gaps_are_said_once_though_a_write_of_its_first_run_fails(
 
 
 def test_a_run_asks_storage_as_often_after_400_days_as_after_three(
-    azurite: Azurite, requested: list[str]
+    service: BlobServiceClient, requested: list[str]
 ) -> None:
     def asked(books: Books, days: int) -> list[list[str]]:
         """The requests of a run with a new snapshot, and of two that find nothing new."""
@@ -656,8 +646,7 @@ def test_a_run_asks_storage_as_often_after_400_days_as_after_three(
             found.append(list(requested))
         return found
 
-    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
-        few, many = asked(Books(service), 3), asked(Books(service), 400)
+    few, many = asked(Books(service), 3), asked(Books(service), 400)
     assert few == many
     assert [len(each) for each in few] == [12, 7, 7]
     assert not [line for line in few[1] + few[2] if not line.startswith("GET ")]

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
@@ -73,7 +73,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(terminal: Terminal, azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(
+    terminal: Terminal, azurite: Azurite, service: BlobServiceClient, monkeypatch: pytest.MonkeyPatch
+) -> Desk:
     own = uuid.uuid4().hex[:12]
     terminal.environ |= {
         "USAGE_STORAGE": azurite.connection_string,
@@ -81,11 +83,10 @@ def desk(terminal: Terminal, azurite: Azurite, monkeypatch: pytest.MonkeyPatch) 
         "USAGE_HISTORY_CONTAINER": f"history-{own}",
         "USAGE_CACHE_CONTAINER": f"cache-{own}",
     }
-    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
-        usage, history = (service.get_container_client(f"{name}-{own}") for name in ("usage", "history"))
-        desk = Desk(terminal, usage, history)
-        monkeypatch.setattr("ops.history.Clock", desk.clock)
-        yield desk
+    usage, history = (service.get_container_client(f"{name}-{own}") for name in ("usage", "history"))
+    desk = Desk(terminal, usage, history)
+    monkeypatch.setattr("ops.history.Clock", desk.clock)
+    return desk
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from azure.core.pipeline.transport import HttpTransport
 from azure.storage.blob import (
     ContainerClient,
     ContainerSasPermissions,
@@ -61,13 +60,6 @@ def usage(azurite: Azurite) -> Iterator[ContainerClient]:
 @pytest.fixture
 def record(usage: ContainerClient) -> Record:
     return Record(beside(usage))
-
-
-@pytest.fixture
-def proxy(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageProxy]:
-    monkeypatch.setattr(HttpTransport, "sleep", lambda *_: None)  # the SDK's wait before its second try
-    with StorageProxy(azurite) as running:
-        yield running
 
 
 def etags(client: ContainerClient) -> dict[str, str]:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import batched
 
 import pytest
-from azure.core.pipeline.transport import HttpTransport
 from azure.storage.blob import BlobServiceClient, ContainerClient, ContentSettings
 
 from dev.azurite import Azurite
@@ -92,11 +91,13 @@ class Stage:
 
 @pytest.fixture
 def stage_of(
-    simulator: Simulator, azurite: Azurite, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator,
+    azurite: Azurite,
+    service: BlobServiceClient,
+    environ: dict[str, str],
+    at_once: None,  # noqa: ARG001  # a fixture
 ) -> Iterator[Callable[[], Stage]]:
-    monkeypatch.setattr(HttpTransport, "sleep", lambda *_: None)  # the SDK's wait before its second try
     with ExitStack() as stack:
-        service = stack.enter_context(BlobServiceClient.from_connection_string(azurite.connection_string))
 
         def make() -> Stage:
             clock = ManualClock(TODAY)

@@ -19,7 +19,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from azure.core.exceptions import ResourceNotFoundError
-from azure.core.pipeline.transport import HttpTransport
 from azure.storage.blob import BlobServiceClient
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as profile
@@ -552,14 +551,15 @@ class Life:
 
 @pytest.fixture
 def ground(
-    simulator: Simulator, azurite: Azurite, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator,
+    azurite: Azurite,
+    service: BlobServiceClient,
+    environ: dict[str, str],
+    at_once: None,  # noqa: ARG001  # a fixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Ground]:
-    monkeypatch.setattr(HttpTransport, "sleep", lambda *_: None)  # the SDK's wait before its second try
     monkeypatch.setattr("shared.consent.WRITE_BACK_AGE", 30 * DAY)  # a fifth of a run, and not its subject
-    with (
-        listening("shared") as lines,
-        BlobServiceClient.from_connection_string(azurite.connection_string) as service,
-    ):
+    with listening("shared") as lines:
         yield Ground(simulator, azurite, service, environ, lines)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from dev.azurite import ACCOUNT_KEY, Azurite
+from dev.azurite import ACCOUNT_KEY
 from dev.simulator import SCENARIOS, Simulator
 from shared.app import App
 from shared.errors import UsageSummaryError
@@ -45,8 +45,8 @@ def test_nothing_secret_is_ever_said(
     way: str,
     scenario: str,
     simulator: Simulator,
-    azurite: Azurite,
     environ: dict[str, str],
+    service: BlobServiceClient,
     manual_clock: ManualClock,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
@@ -68,12 +68,11 @@ def test_nothing_secret_is_ever_said(
         app.take_snapshot()
     except UsageSummaryError as error:
         said += [repr(error), *traceback.format_exception(error)]
-    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
-        for name in ("USAGE_CACHE_CONTAINER", "USAGE_SNAPSHOT_CONTAINER", "USAGE_HISTORY_CONTAINER"):
-            container = service.get_container_client(environ[name])
-            for blob in container.list_blobs(include=["metadata"]) if container.exists() else []:
-                said += [blob.name, str(blob.metadata)]
-                said.append(container.download_blob(blob.name).readall().decode())
+    for name in ("USAGE_CACHE_CONTAINER", "USAGE_SNAPSHOT_CONTAINER", "USAGE_HISTORY_CONTAINER"):
+        container = service.get_container_client(environ[name])
+        for blob in container.list_blobs(include=["metadata"]) if container.exists() else []:
+            said += [blob.name, str(blob.metadata)]
+            said.append(container.download_blob(blob.name).readall().decode())
     said += [caplog.text, *map(str, (record.args for record in caplog.records)), *capfd.readouterr()]
 
     canaries = {*simulator.world.canaries(), simulator.world.canary, ACCOUNT_KEY}

@@ -100,33 +100,9 @@ def test_cumulative_cost_is_never_summed(two_years: Refreshed) -> None:
     assert two_years.value("Cost to Date", Period=["2024-02-22"]) == 2958
     assert two_years.value("Cost to Date", Period=["2024-02-22", "2024-03-22"]) == 3193
     # Added up day by day it is the sum of the periods' last figures: n * days * ... of all 25 periods.
-    lengths = [
-        31,
-        31,
-        29,
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        28,
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-        31,
-    ]
+    leap_year = [31, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30]
+    next_year = [31, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30]
+    lengths = [*leap_year, *next_year, 31]
     assert two_years.value("Daily Cost") == sum(days * (100 + n) for n, days in enumerate(lengths))
     assert two_years.value("Days Covered") == sum(lengths)
 
