@@ -97,11 +97,12 @@ class Run:
         Just after midnight the fleet's floor may stand before a refresh: that is worth waiting for, since a
         schedule may have no other run today.
         """
-        may_wait = self.min_refresh <= _LONGEST_WAIT
+        may_wait, oldest = self.min_refresh <= _LONGEST_WAIT, timedelta.max
         while True:
             now = self.clock.now()
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-            todays_and_fresh = RequestDirectives(max_age=now - midnight, min_fresh=timedelta(seconds=1))
+            max_age = min(now - midnight, oldest)
+            todays_and_fresh = RequestDirectives(max_age=max_age, min_fresh=timedelta(seconds=1))
             result = asyncio.run(self.answers.get(todays_and_fresh, str(uuid.uuid4())))
             answer = result.answer
             if answer is not None and answer.fetched_at.date() >= now.date():
@@ -109,6 +110,7 @@ class Run:
             if result.error is not None or not may_wait:
                 break
             may_wait = False
+            oldest = self.min_refresh  # by a clock ahead of storage's the same answer would be today's
             self.clock.sleep(self.min_refresh.total_seconds() + 1)  # storage's clock has whole seconds
         raise result.error or RecordError("the answer is of an earlier day, and may not be refreshed yet")
 

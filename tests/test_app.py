@@ -520,6 +520,17 @@ def test_where_it_is_tomorrow_by_storages_clock_already_the_snapshot_is_of_tomor
     assert place.blobs().keys() == {snapshot_of(today() + timedelta(days=1)), *HISTORY}
 
 
+def test_where_it_is_yesterday_still_by_storages_clock_a_run_asks_again_once_it_may(
+    place: Place, azurite: Azurite
+) -> None:
+    place.clock.instant = today() + timedelta(days=1, seconds=43)
+    with StorageProxy(azurite, lambda: place.clock.instant - timedelta(seconds=45)) as behind:
+        place.start(AzureWebJobsStorage=behind.connection_string).take_snapshot()
+    assert place.clock.slept == [61]
+    assert len(place.calls()) == 2
+    assert place.blobs().keys() == {snapshot_of(today() + timedelta(days=1)), *HISTORY}
+
+
 def test_a_record_that_takes_no_write_fails_the_run_and_no_caller(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
