@@ -12,17 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from shared.app import open_record
 from shared.clock import Clock
+from shared.configuration import read_partner_center_settings, read_record_settings
 from shared.errors import ConfigurationError
 from shared.history import History
 from shared.record import Record
-from shared.settings import (
-    ClientManagedIdentity,
-    ClientSecret,
-    PartnerCenterSettings,
-    VaultSecret,
-    read_partner_center_settings,
-    read_record_settings,
-)
+from shared.settings import ClientManagedIdentity, ClientSecret, PartnerCenterSettings, VaultSecret
 from shared.vault import Vault
 
 if TYPE_CHECKING:

@@ -23,7 +23,9 @@ clock          time as an argument
 events         pure: one log line an outcome
 hints          pure: what the operator does about a code
 guids          pure: what a GUID looks like
-settings       pure: one frozen dataclass from a mapping
+configuration  pure: the settings, read from a mapping
+values         pure: one value of a kind, and what is wrong with it
+settings       pure: what the app is set to
 clouds         pure: the national clouds
 errors         pure: the error tree
 """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from shared.answers import Answers, Result
 from shared.blobs import PATIENT, QUICK, Container
 from shared.clock import Clock
+from shared.configuration import read_settings
 from shared.errors import ConfigurationError
 from shared.events import log_event
 from shared.fleet import Fleet
@@ -19,7 +20,7 @@ from shared.freshness import Decision, RequestDirectives
 from shared.history import History
 from shared.record import Record
 from shared.run import Outcome, Run, log_failed
-from shared.settings import Freshness, RecordSettings, Settings, read_settings
+from shared.settings import Freshness, RecordSettings, Settings
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential

@@ -18,8 +18,9 @@ from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Simulator, World
 from shared.blobs import PATIENT, Container
 from shared.clock import Clock
+from shared.configuration import read_settings
 from shared.fleet import Answer, Fleet, blob_name
-from shared.settings import Settings, StorageConnection, read_settings
+from shared.settings import Settings, StorageConnection
 from tests.storage_proxy import StorageProxy
 from tests.terminal import Terminal, free_port
 

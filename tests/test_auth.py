@@ -23,6 +23,7 @@ from dev.simulator.world import DOCUMENT, PARTNER_CENTER, SECRET_NAME
 from shared.auth import AppUserCredential
 from shared.client import PartnerCenterClient
 from shared.clock import Clock
+from shared.configuration import read_settings
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -38,7 +39,6 @@ from shared.settings import (
     ClientSecret,
     GivenRefreshToken,
     Settings,
-    read_settings,
 )
 from tests.conftest import ManualClock, events
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from shared.configuration import read_settings
 from shared.http import PROBLEMS
-from shared.settings import ClientManagedIdentity, StorageConnection, VaultSecret, read_settings
+from shared.settings import ClientManagedIdentity, StorageConnection, VaultSecret
 from tests.test_repository import ROOT, settings_in, settings_in_code
 
 INFRA = ROOT / "infra"

@@ -20,12 +20,13 @@ from dev.azurite import Azurite
 from dev.simulator import Simulator
 from shared.app import App, open_record
 from shared.blobs import md5
+from shared.configuration import read_settings
 from shared.errors import StorageError
 from shared.fleet import Answer
 from shared.history import CSV, LATEST, MANIFEST, NDJSON, History
 from shared.record import Found, Record
 from shared.rows import row_of
-from shared.settings import RecordSettings, read_settings
+from shared.settings import RecordSettings
 from shared.snapshots import JSON_TYPE, SnapshotName, first_name, parse_name, snapshot
 from shared.usage_summary import read_usage_summary
 from tests.conftest import ManualClock, beside

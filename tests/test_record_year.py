@@ -29,9 +29,9 @@ from dev.azurite import Azurite
 from dev.simulator import Exchange, Service, Simulator
 from shared.app import App, open_record
 from shared.clock import Clock
+from shared.configuration import read_settings
 from shared.errors import UsageSummaryError
 from shared.run import Outcome
-from shared.settings import read_settings
 from tests.conftest import shared_name
 from tests.storage_proxy import Fault, Plan, Request, StorageProxy, failing, no_faults
 from tests.threads import settle

@@ -12,8 +12,8 @@ import pytest
 import ops
 import shared
 from shared import errors
+from shared.configuration import read_settings
 from shared.http import PROBLEMS
-from shared.settings import read_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def settings_in(text: str) -> set[str]:
 
 
 def settings_in_code() -> set[str]:
-    files = [ROOT / "shared" / "settings.py", *ROOT.glob("*/function.json")]
+    files = [ROOT / "shared" / "configuration.py", ROOT / "shared" / "values.py", *ROOT.glob("*/function.json")]
     names = settings_in("".join(file.read_text(encoding="utf-8") for file in files))
     return names | {"USAGE_STORAGE__blobServiceUri", "USAGE_STORAGE__clientId"}
 

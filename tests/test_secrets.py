@@ -11,10 +11,10 @@ from azure.storage.blob import BlobServiceClient
 from dev.azurite import ACCOUNT_KEY
 from dev.simulator import SCENARIOS, Simulator
 from shared.app import App
+from shared.configuration import read_settings
 from shared.errors import UsageSummaryError
 from shared.freshness import NO_DIRECTIVES
 from shared.http import respond
-from shared.settings import read_settings
 from tests.conftest import ManualClock
 
 SLOW = {"hanging", "dripping"}  # end by time, which other tests shorten

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.clouds import CLOUDS
+from shared.configuration import read_partner_center_settings, read_record_settings, read_settings
 from shared.errors import ConfigurationError
 from shared.settings import (
     ClientCertificate,
@@ -21,9 +22,6 @@ from shared.settings import (
     StorageConnection,
     VaultSecret,
     is_on_this_machine,
-    read_partner_center_settings,
-    read_record_settings,
-    read_settings,
 )
 
 CANARY = "canary-8Q~deadbeef"
