@@ -6,8 +6,13 @@ run            one run of the timer: today's answer, its snapshot, the history
 history        the files made of the dated blobs, brought up to date or rebuilt
 record         the dated blobs: a day's snapshots, written once
 answers        the answer as one process gives it to a caller
-refreshes      one refresh at a time: the shared answer adopted, or Partner Center asked under the claim
-fleet          the answer as all instances share it: one blob, and the claim on it
+flights        refreshes in threads, one at a time in a process
+refresh        the shared answer adopted, or Partner Center asked under the claim
+fleet          what all instances share: one blob, replaced on condition
+fleet_blob     pure: that blob: the answer in it, the claim or the back-off on it
+known          what a process holds, until when nobody asks, and what that means for a request
+outcome        pure: what a refresh is for, and how it ended
+held           pure: an answer as it is held and shared
 client         Partner Center over HTTP
 auth           the App+User credential: access tokens, renewed one redemption at a time
 consent        the newest refresh token, and the vault's copy of it

@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from shared.clock import Clock
 from shared.errors import NotCachedError, UpstreamTimeoutError, UsageSummaryError
 from shared.events import log_kept
-from shared.fleet import Answer, Fleet
+from shared.fleet import Fleet
+from shared.flights import Flights
 from shared.freshness import FETCHES, NO_DIRECTIVES, Decision, RequestDirectives
-from shared.refreshes import LONGEST_WAIT, Outcome, Refreshes, Source
+from shared.held import Answer
+from shared.known import Known
+from shared.outcome import Outcome, Source
+from shared.refresh import LONGEST_WAIT, Refresh
 from shared.settings import Freshness
 
 if TYPE_CHECKING:
@@ -46,7 +50,8 @@ class Answers:
     def __init__(
         self, fleet: Fleet, open_client: Callable[[], "PartnerCenterClient"], policy: Freshness, clock: Clock
     ) -> None:
-        self._refreshes = Refreshes(fleet, open_client, policy, clock)
+        self._known = Known(policy, clock)
+        self._flights = Flights(Refresh(self._known, fleet, open_client, clock), clock)
         self._clock = clock
 
     async def get(self, directives: RequestDirectives, correlation_id: str) -> Result:
@@ -56,8 +61,8 @@ class Answers:
         """
         began = self._clock.monotonic()
         while True:
-            log_kept(self._refreshes.unsaid)
-            decision, held, age = self._refreshes.weigh(directives)
+            log_kept(self._flights.unsaid)
+            decision, held, age = self._known.weigh(directives)
             if decision is Decision.SERVE and held is not None:
                 return Result(decision, Source.STORED, held.answer, age)
             if decision is Decision.REFUSE:
@@ -65,10 +70,10 @@ class Answers:
             result = self._at_once(decision, correlation_id)
             if result is not None:
                 return result
-            flight, is_mine = self._refreshes.launch(directives, correlation_id, is_behind=False)
+            flight, is_mine = self._flights.launch(directives, correlation_id, is_behind=False)
             left = LONGEST_WAIT.total_seconds() - (self._clock.monotonic() - began)
             done, _ = await asyncio.wait({asyncio.wrap_future(flight.outcome)}, timeout=left)
-            log_kept(self._refreshes.unsaid)
+            log_kept(self._flights.unsaid)
             timeout = Outcome(Source.FETCHED, UpstreamTimeoutError("the refresh has not ended in time"))
             outcome = flight.outcome.result() if done else timeout
             if is_mine and outcome.decision in FETCHES:
@@ -77,9 +82,9 @@ class Answers:
                 return self._failed(decision, outcome.source, outcome.error)
             if outcome.source is not Source.STORED:
                 return self._stored(decision, outcome.source if is_mine else Source.COLLAPSED)
-            decision = self._refreshes.decide_exactly(directives)
+            decision = self._known.decide_exactly(directives)
             is_enough = is_mine or decision is not Decision.FETCH_REQUESTED
-            if decision is Decision.SERVE or (is_enough and self._refreshes.has_usable()):
+            if decision is Decision.SERVE or (is_enough and self._known.has_usable()):
                 return self._at_once(decision, correlation_id) or self._stored(decision)
             # A flight begun for another caller was content with what is not enough for this one.
 
@@ -87,11 +92,11 @@ class Answers:
         """What needs no waiting, if that will do; begins the refresh behind a stale answer."""
         if decision is Decision.SERVE:
             return self._stored(decision)
-        rest, is_stale = self._refreshes.rest, decision is Decision.SERVE_AND_REFRESH
-        has_looked = self._clock.monotonic() - self._refreshes.looked_at < _LOOK_AGAIN.total_seconds()
-        is_served = is_stale or (rest is not None and self._refreshes.has_usable())
+        rest, is_stale = self._known.rest, decision is Decision.SERVE_AND_REFRESH
+        has_looked = self._clock.monotonic() - self._known.looked_at < _LOOK_AGAIN.total_seconds()
+        is_served = is_stale or (rest is not None and self._known.has_usable())
         if is_served and not (rest and has_looked):  # at rest it only looks for what others have fetched
-            self._refreshes.launch(NO_DIRECTIVES, correlation_id, is_behind=True)
+            self._flights.launch(NO_DIRECTIVES, correlation_id, is_behind=True)
         if is_stale:
             return self._stored(decision)
         if rest is not None and (is_served or has_looked):
@@ -100,24 +105,22 @@ class Answers:
 
     async def _look(self, directives: RequestDirectives) -> Result:
         """What there is without asking Partner Center, once the shared answer is adopted."""
-        await asyncio.wait(
-            {asyncio.wrap_future(self._refreshes.look())}, timeout=LONGEST_WAIT.total_seconds()
-        )
-        log_kept(self._refreshes.unsaid)
-        decision = self._refreshes.decide(directives)
+        await asyncio.wait({asyncio.wrap_future(self._flights.look())}, timeout=LONGEST_WAIT.total_seconds())
+        log_kept(self._flights.unsaid)
+        decision = self._known.decide(directives)
         if decision is Decision.REFUSE:
             return Result(decision, error=NotCachedError("nothing usable is stored"))
         return self._stored(decision)
 
     def _stored(self, decision: Decision, source: Source = Source.STORED) -> Result:
-        held = self._refreshes.held
+        held = self._known.held
         if held is None:
             raise AssertionError("there is an answer whenever one may be served")
-        return Result(decision, source, held.answer, self._refreshes.age(held))
+        return Result(decision, source, held.answer, self._known.age(held))
 
     def _failed(self, decision: Decision, source: Source, error: UsageSummaryError) -> Result:
-        held, rest = self._refreshes.held, self._refreshes.rest
-        if held is not None and self._refreshes.has_usable():
-            return Result(decision, source, held.answer, self._refreshes.age(held), error)
+        held, rest = self._known.held, self._known.rest
+        if held is not None and self._known.has_usable():
+            return Result(decision, source, held.answer, self._known.age(held), error)
         wait = timedelta(seconds=rest.until - self._clock.monotonic()) if rest else error.retry_after
         return Result(decision, source, error=error, retry_after=wait)

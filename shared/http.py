@@ -23,9 +23,9 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.fleet import Answer
 from shared.freshness import Decision
-from shared.refreshes import Source
+from shared.held import Answer
+from shared.outcome import Source
 
 _ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _ENTITY_TAGS = re.compile(rf"(?:{_ENTITY_TAG.pattern}|[,\s])*")

@@ -12,7 +12,7 @@ from itertools import batched
 from shared import snapshots
 from shared.blobs import Container, md5
 from shared.errors import BlobConflictError, RecordError, StorageRefusedError
-from shared.fleet import Answer
+from shared.held import Answer
 from shared.rows import Row, row_of
 from shared.snapshots import DamagedError, SnapshotName
 from shared.usage_summary import read_usage_summary

@@ -14,8 +14,8 @@ from shared.answers import Answers
 from shared.clock import Clock
 from shared.errors import RecordError, UsageSummaryError
 from shared.events import log_event, log_failure
-from shared.fleet import Answer
 from shared.freshness import RequestDirectives
+from shared.held import Answer
 from shared.history import History
 from shared.record import Record
 

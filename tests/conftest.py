@@ -19,7 +19,9 @@ from dev.simulator import Simulator, World
 from shared.blobs import PATIENT, Container
 from shared.clock import Clock
 from shared.configuration import read_settings
-from shared.fleet import Answer, Fleet, blob_name
+from shared.fleet import Fleet
+from shared.fleet_blob import blob_name
+from shared.held import Answer
 from shared.settings import Settings, StorageConnection
 from tests.storage_proxy import StorageProxy
 from tests.terminal import Terminal, free_port

@@ -18,7 +18,7 @@ from itertools import cycle
 from typing import Any
 from uuid import uuid4
 
-import shared.fleet
+import shared.fleet_blob
 from shared.app import App
 from shared.client import Fetched, PartnerCenterClient
 from shared.clock import Clock
@@ -111,7 +111,7 @@ class Worker:
         """Begin anew, as after a restart; times in seconds."""
         os.environ.clear()
         os.environ.update(environ)
-        shared.fleet.CLAIM_LIFE = timedelta(seconds=claim_life)
+        shared.fleet_blob.CLAIM_LIFE = timedelta(seconds=claim_life)
         self._sent = []
         self._trap, self._skipped, wrong = (
             Trap(**trap) if trap else None,

@@ -18,7 +18,8 @@ from dev.environment import ROOT
 from dev.simulator import Simulator
 from shared.clock import Clock
 from shared.errors import UsageSummaryError
-from shared.fleet import Answer, Fleet
+from shared.fleet import Fleet
+from shared.held import Answer
 from tests.conftest import ManualClock, beside, partner_of, share
 from tests.kql import Line, evaluate
 from tests.test_functions import app as app  # noqa: PLC0414  # a fixture

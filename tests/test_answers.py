@@ -27,10 +27,13 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.fleet import CLAIM_LIFE, Answer, Fleet, Shared
+from shared.fleet import Fleet
+from shared.fleet_blob import CLAIM_LIFE
 from shared.freshness import NO_DIRECTIVES, Decision, RequestDirectives, is_usable
+from shared.held import Answer, Shared
 from shared.http import respond
-from shared.refreshes import LONGEST_WAIT, Source
+from shared.outcome import Source
+from shared.refresh import LONGEST_WAIT
 from shared.settings import Freshness, Settings
 from tests.conftest import ManualClock, events, partner_of, share
 from tests.threads import settle
@@ -719,6 +722,6 @@ def test_what_expires_while_a_caller_waits_is_not_served(
             what_happens.pop(0)()
         return usable
 
-    monkeypatch.setattr("shared.refreshes.is_usable", then)
+    monkeypatch.setattr("shared.known.is_usable", then)
     result = ask(instances.start())
     assert (body(result), result.error, instances.calls()) == (NEW, None, [])

@@ -36,11 +36,12 @@ from shared.errors import (
     UsageSummaryError,
 )
 from shared.events import event
-from shared.fleet import Answer, Fleet
+from shared.fleet import Fleet
 from shared.freshness import NO_DIRECTIVES, RequestDirectives
+from shared.held import Answer
 from shared.http import respond
+from shared.outcome import Source
 from shared.record import Record
-from shared.refreshes import Source
 from shared.settings import ClientSecret, Settings
 from tests.conftest import ManualClock, beside, events, partner_of, share, shared_name
 from tests.storage_proxy import StorageProxy

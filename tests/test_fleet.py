@@ -22,7 +22,9 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.fleet import CLAIM_LIFE, CLOCK_GRAIN, Answer, Fleet, Shared, blob_name
+from shared.fleet import Fleet
+from shared.fleet_blob import CLAIM_LIFE, blob_name
+from shared.held import CLOCK_GRAIN, Answer, Shared
 from shared.settings import StorageConnection
 
 PARTNER = "https://api.example 0001"

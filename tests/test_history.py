@@ -25,7 +25,7 @@ from requests.adapters import HTTPAdapter
 from shared import snapshots
 from shared.blobs import PATIENT, Container, md5
 from shared.errors import RecordError, StorageError
-from shared.fleet import Answer
+from shared.held import Answer
 from shared.history import CSV, LATEST, MANIFEST, NDJSON, History, Updated, manifest_of
 from shared.record import Found, Record, Taken
 from shared.rows import generated_at

@@ -16,7 +16,7 @@ from azure.storage.blob import (
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from shared.blobs import PATIENT, Container, md5
 from shared.errors import BlobConflictError, RecordError, StorageRefusedError
-from shared.fleet import Answer
+from shared.held import Answer
 from shared.record import Record, Taken
 from shared.settings import StorageConnection
 from tests.conftest import beside

@@ -22,7 +22,7 @@ from shared.app import App, open_record
 from shared.blobs import md5
 from shared.configuration import read_settings
 from shared.errors import StorageError
-from shared.fleet import Answer
+from shared.held import Answer
 from shared.history import CSV, LATEST, MANIFEST, NDJSON, History
 from shared.record import Found, Record
 from shared.rows import row_of

@@ -39,7 +39,11 @@ def settings_in(text: str) -> set[str]:
 
 
 def settings_in_code() -> set[str]:
-    files = [ROOT / "shared" / "configuration.py", ROOT / "shared" / "values.py", *ROOT.glob("*/function.json")]
+    files = [
+        ROOT / "shared" / "configuration.py",
+        ROOT / "shared" / "values.py",
+        *ROOT.glob("*/function.json"),
+    ]
     names = settings_in("".join(file.read_text(encoding="utf-8") for file in files))
     return names | {"USAGE_STORAGE__blobServiceUri", "USAGE_STORAGE__clientId"}
 
