@@ -11,7 +11,7 @@ import jwt
 
 from ops.access import PATIENCE
 from ops.report import Report
-from shared.client import Fetched, PartnerCenterClient
+from shared.client import PartnerCenterClient
 from shared.clock import Clock
 from shared.deadlines import session_for
 from shared.entra import Tokens
@@ -22,6 +22,7 @@ from shared.errors import (
     UsageSummaryError,
 )
 from shared.hints import hint
+from shared.replies import Fetched
 from shared.settings import PartnerCenterSettings
 from shared.vault import StoredToken, Vault
 

@@ -14,6 +14,7 @@ known          what a process holds, until when nobody asks, and what that means
 outcome        pure: what a refresh is for, and how it ended
 held           pure: an answer as it is held and shared
 client         Partner Center over HTTP
+replies        what its answers mean
 auth           the App+User credential: access tokens, renewed one redemption at a time
 consent        the newest refresh token, and the vault's copy of it
 entra          Entra ID's token endpoint

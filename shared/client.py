@@ -4,12 +4,8 @@ GET {base}/v1/usagesummary. Sources: learn.microsoft.com/partner-center/develope
 …/developer/headers, …/developer/error-codes, …/developer/api-throttling-guidance.
 """
 
-import json
 import logging
-import re
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from random import uniform
@@ -18,21 +14,17 @@ from typing import TYPE_CHECKING, Protocol
 import requests
 
 from shared.clock import Clock
-from shared.deadlines import CONNECT_TIMEOUT, retry_after, session_for
+from shared.deadlines import CONNECT_TIMEOUT, session_for
 from shared.errors import (
-    ConsentRequiredError,
     UpstreamInvalidError,
-    UpstreamRefusedError,
-    UpstreamReply,
     UpstreamTimeoutError,
     UpstreamUnavailableError,
     UsageSummaryError,
 )
 from shared.events import log_failure
-from shared.guids import is_guid
-from shared.hints import hint
+from shared.replies import NO_MFA, Fetched, Response, read_reply, reply_of
 from shared.settings import PartnerCenterSettings
-from shared.usage_summary import SIZE_LIMIT, read_usage_summary
+from shared.usage_summary import SIZE_LIMIT
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken
@@ -43,29 +35,9 @@ ATTEMPT_TIME = timedelta(seconds=45)
 _ATTEMPTS = 4
 _FORBIDDEN_TOKEN_KEPT = timedelta(minutes=1)  # Entra takes a storm of redemptions for a loop
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds; a longer Retry-After is left to the next refresh
-_ERROR_BODY_LIMIT = 64 * 1024
 _CHUNK = 64 * 1024
 
-_NO_USAGE_DATA = "3000"
-_NO_MFA = {"900421", "10001"}
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """An answer: a usage summary, or the reply which says that this partner has no usage data.
-
-    `sent` is when the call that fetched it was sent, in monotonic seconds. Whether the token comes of a
-    sign-in with MFA is known where that was asked.
-    """
-
-    body: bytes
-    no_usage_data: UpstreamReply | None
-    request_id: str
-    correlation_id: str
-    sent: float
-    is_mfa_compliant: bool | None = None
 
 
 class Credential(Protocol):
@@ -79,14 +51,6 @@ class Credential(Protocol):
 
     def write_back(self) -> None:
         """Do what can wait until callers have their answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Response:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    is_whole: bool
 
 
 class PartnerCenterClient:
@@ -121,23 +85,14 @@ class PartnerCenterClient:
                 token = self._credential.get_token(self._scope, time_allowed=self._left(ends)).token
                 sent = self._clock.monotonic()
                 response = self._exchange(token, request_id, correlation_id, self._left(ends))
-                reply = _reply(response, request_id)
-                without_mfa = reply.code in _NO_MFA
+                reply = reply_of(response, request_id)
+                without_mfa = reply.code in NO_MFA
                 if reply.status == HTTPStatus.UNAUTHORIZED:
                     self._credential.forget(token, consent=without_mfa)
                 elif reply.status == HTTPStatus.FORBIDDEN:  # another person may consent, who has the role
                     self._credential.forget(token, consent=True, older_than=_FORBIDDEN_TOKEN_KEPT)
                 if renewed or without_mfa or reply.status != HTTPStatus.UNAUTHORIZED:
-                    body, no_usage_data = _read(response, reply)
-                    compliant = response.headers.get("isMfaCompliant", "").lower()
-                    return Fetched(
-                        body,
-                        no_usage_data,
-                        reply.request_id or request_id,
-                        correlation_id,
-                        sent,
-                        compliant == "true" if compliant else None,
-                    )
+                    return read_reply(response, reply, correlation_id, sent)
                 renewed, wait = True, 0.0
             except (UpstreamInvalidError, UpstreamUnavailableError, UpstreamTimeoutError) as error:
                 wait = _wait(attempt, error)
@@ -164,7 +119,7 @@ class PartnerCenterClient:
 
     def _exchange(
         self, token: str, request_id: str, correlation_id: str, time_allowed: timedelta
-    ) -> _Response:
+    ) -> Response:
         def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
             request.headers["Authorization"] = f"Bearer {token}"
             return request
@@ -196,7 +151,7 @@ class PartnerCenterClient:
                         break
             except requests.RequestException:
                 is_whole = False
-            return _Response(response.status_code, response.headers, bytes(body), is_whole)
+            return Response(response.status_code, response.headers, bytes(body), is_whole)
 
 
 def _wait(attempt: int, error: UsageSummaryError) -> float:
@@ -206,45 +161,8 @@ def _wait(attempt: int, error: UsageSummaryError) -> float:
     return max(uniform(doubled / 2, doubled), asked)  # noqa: S311  # jitter
 
 
-def _read(response: _Response, reply: UpstreamReply) -> tuple[bytes, UpstreamReply | None]:
-    """The usage summary's body, or the reply that says there is none; source: …/developer/error-codes."""
-    status, code = reply.status, reply.code
-    said = f"Partner Center answered {status}" + (f" with code {code}" if code else "")
-    if 200 <= status < 300:  # noqa: PLR2004  # HTTP's
-        if not response.is_whole:
-            raise UpstreamInvalidError("the answer broke off", reply=reply)
-        try:
-            return read_usage_summary(response.body).body, None
-        except UpstreamInvalidError as error:
-            raise UpstreamInvalidError(error.message, reply=reply) from None
-    if status in (400, 404) and code == _NO_USAGE_DATA:
-        return b"", reply
-    if status == 401 and code in _NO_MFA:  # noqa: PLR2004  # HTTP's
-        raise ConsentRequiredError(f"{said}: the consent was given without MFA", reply=reply, hint=hint(code))
-    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:  # noqa: PLR2004  # HTTP's
-        raise UpstreamUnavailableError(said, reply=reply, retry_after=retry_after(response.headers))
-    raise UpstreamRefusedError(said, reply=reply, hint=hint(code, f"HTTP {status}"))
-
-
-def _reply(response: _Response, request_id: str) -> UpstreamReply:
-    echoed = response.headers.get("MS-RequestId", "")
-    return UpstreamReply(response.status, _code(response), echoed if is_guid(echoed) else request_id)
-
-
-def _code(response: _Response) -> str | None:
-    """Partner Center's error code; documented as a string, sent as a number."""
-    if 200 <= response.status < 300 or len(response.body) > _ERROR_BODY_LIMIT:  # noqa: PLR2004  # HTTP's
-        return None
-    try:
-        document = json.loads(response.body.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-    code = document.get("code") if isinstance(document, dict) else None
-    return str(code) if re.fullmatch(r"\d{1,10}", str(code), re.ASCII) else None
-
-
 def _log_failure(
-    error: UsageSummaryError, response: _Response | None, attempt: int, request_id: str, correlation_id: str
+    error: UsageSummaryError, response: Response | None, attempt: int, request_id: str, correlation_id: str
 ) -> None:
     headers = response.headers if response else {}
     log_failure(

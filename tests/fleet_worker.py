@@ -20,11 +20,12 @@ from uuid import uuid4
 
 import shared.fleet_blob
 from shared.app import App
-from shared.client import Fetched, PartnerCenterClient
+from shared.client import PartnerCenterClient
 from shared.clock import Clock
 from shared.fleet import Fleet
 from shared.freshness import parse_request_directives
 from shared.http import respond
+from shared.replies import Fetched
 from tests.threads import settle
 
 

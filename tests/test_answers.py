@@ -13,7 +13,7 @@ from dev.simulator import Delivery, Exchange, Fault, Service, Simulator, World
 from shared.answers import Result
 from shared.app import App
 from shared.blobs import PATIENT, QUICK, Container
-from shared.client import Fetched, PartnerCenterClient
+from shared.client import PartnerCenterClient
 from shared.clock import Clock
 from shared.errors import (
     ConfigurationError,
@@ -34,6 +34,7 @@ from shared.held import Answer, Shared
 from shared.http import respond
 from shared.outcome import Source
 from shared.refresh import LONGEST_WAIT
+from shared.replies import Fetched
 from shared.settings import Freshness, Settings
 from tests.conftest import ManualClock, events, partner_of, share
 from tests.threads import settle

@@ -17,7 +17,7 @@ import trustme
 from dev.simulator import SCENARIOS, Delivery, Exchange, Fault, Service, Simulator, World
 from dev.simulator.world import BOM, DOCUMENT, SECRET_NAME
 from shared.auth import AppUserCredential
-from shared.client import Fetched, PartnerCenterClient
+from shared.client import PartnerCenterClient
 from shared.deadlines import session_for
 from shared.errors import (
     ConsentRequiredError,
@@ -28,6 +28,7 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
+from shared.replies import Fetched
 from shared.settings import GivenRefreshToken, Settings
 from tests.conftest import ManualClock, events
 from tests.test_deadlines import peer
