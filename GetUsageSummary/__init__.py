@@ -9,7 +9,8 @@ from shared.app import app
 from shared.events import log_event
 from shared.freshness import parse_request_directives
 from shared.guids import is_guid, new_guid
-from shared.http import Response, respond
+from shared.http import respond
+from shared.problems import Response
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from shared.errors import (
     UpstreamRefusedError,
     UsageSummaryError,
 )
-from shared.http import PROBLEMS
+from shared.problems import PROBLEMS
 from shared.usage_summary import Json
 
 type Fact = Json | float | datetime

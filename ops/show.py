@@ -22,7 +22,7 @@ from ops.report import Report
 from shared.deadlines import CONNECT_TIMEOUT, session_for
 from shared.entra import Entra
 from shared.errors import ConfigurationError, UpstreamInvalidError, UpstreamRefusedError, UpstreamReply
-from shared.http import PROBLEMS
+from shared.problems import PROBLEMS
 from shared.settings import GivenRefreshToken, is_on_this_machine
 from shared.usage_summary import SIZE_LIMIT, Json, dump, read_usage_summary
 

@@ -2,6 +2,7 @@
 
 app            composition root: the only reader of the environment, the only builder of live objects
 http           a stored answer or an error -> an HTTP response
+problems       pure: what callers see of each error
 run            one run of the timer: today's answer, its snapshot, the history
 history        the files made of the dated blobs, brought up to date or rebuilt
 record         the dated blobs: a day's snapshots, written once

@@ -1,31 +1,18 @@
-"""A result -> an HTTP response, by RFC 9110 (conditions), 9111 (age), 9211 (Cache-Status), 9457 (problems).
+"""A result -> an HTTP response, by RFC 9110 (conditions), 9111 (age), 9211 (Cache-Status).
 
 To its callers this app is an origin: it declares how fresh its answer is, and how old.
 """
 
-import json
-import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
-from typing import NamedTuple
 
 from shared.answers import Result
-from shared.errors import (
-    ConfigurationError,
-    ConsentRequiredError,
-    NotCachedError,
-    UpstreamInvalidError,
-    UpstreamRefusedError,
-    UpstreamReply,
-    UpstreamTimeoutError,
-    UpstreamUnavailableError,
-    UsageSummaryError,
-)
 from shared.freshness import Decision
 from shared.held import Answer
 from shared.outcome import Source
+from shared.problems import NO_USAGE_DATA, PROBLEMS, Response, respond_problem
 
 _ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _ENTITY_TAGS = re.compile(rf"(?:{_ENTITY_TAG.pattern}|[,\s])*")
@@ -38,81 +25,6 @@ _FORWARD_REASONS = {
 }
 
 
-class Response(NamedTuple):
-    """Status, headers and body as they go to the caller."""
-
-    status: HTTPStatus
-    headers: dict[str, str]
-    body: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    code: str
-    status: HTTPStatus
-    title: str
-    detail: str
-    waiting_helps: bool = True
-
-
-_NO_USAGE_DATA = _Problem(
-    "no-usage-data",
-    HTTPStatus.NOT_FOUND,
-    "No usage data",
-    "Partner Center has no usage data for this partner in the current billing period.",
-    waiting_helps=False,
-)
-
-PROBLEMS: dict[type[UsageSummaryError], _Problem] = {
-    ConfigurationError: _Problem(
-        "configuration",
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-        "The app is not configured",
-        "The app's settings or its permissions are wrong; its log says which.",
-        waiting_helps=False,
-    ),
-    ConsentRequiredError: _Problem(
-        "consent-required",
-        HTTPStatus.BAD_GATEWAY,
-        "Consent is required",
-        "A person has to sign in to Partner Center with MFA again; the app's log says why.",
-        waiting_helps=False,
-    ),
-    UpstreamRefusedError: _Problem(
-        "upstream-refused",
-        HTTPStatus.BAD_GATEWAY,
-        "Partner Center refuses the request",
-        "Partner Center refuses the request; the app's log says why.",
-    ),
-    UpstreamInvalidError: _Problem(
-        "upstream-invalid",
-        HTTPStatus.BAD_GATEWAY,
-        "Partner Center's answer is no usage summary",
-        "Partner Center answered with something that is no usage summary.",
-    ),
-    UpstreamUnavailableError: _Problem(
-        "upstream-unavailable",
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "Partner Center is unavailable",
-        "Partner Center, or the sign-in before it, is unavailable, and nothing usable is stored.",
-    ),
-    UpstreamTimeoutError: _Problem(
-        "upstream-timeout",
-        HTTPStatus.GATEWAY_TIMEOUT,
-        "Partner Center did not answer in time",
-        "Partner Center, or the sign-in before it, did not answer in time, and nothing usable is stored.",
-    ),
-    NotCachedError: _Problem(
-        "not-cached",
-        HTTPStatus.GATEWAY_TIMEOUT,
-        "Nothing usable is stored",
-        "The request allows a stored answer only, and nothing usable is stored.",
-        waiting_helps=False,
-    ),
-}
-"""What callers see of each error; those of storage never reach one."""
-
-
 def respond(
     result: Result, correlation_id: str, fresh: timedelta, *, if_none_match: str | None, is_head: bool
 ) -> Response:
@@ -123,9 +35,9 @@ def respond(
         problem = PROBLEMS[type(result.error)]
         if result.error.hint:
             problem = replace(problem, detail=f"{problem.detail} {result.error.hint}")
-        response = _problem(problem, correlation_id, result.error.reply, result.retry_after)
+        response = respond_problem(problem, correlation_id, result.error.reply, result.retry_after)
     elif result.answer.no_usage_data is not None:
-        response = _problem(_NO_USAGE_DATA, correlation_id, result.answer.no_usage_data, None)
+        response = respond_problem(NO_USAGE_DATA, correlation_id, result.answer.no_usage_data, None)
     else:
         response = _representation(result, result.answer, correlation_id, fresh, if_none_match)
     if not is_head:
@@ -175,29 +87,3 @@ def cache_status(result: Result, left: int) -> str:
         how = ["collapsed"] if result.source is Source.COLLAPSED else ["fwd-status=200", "stored"]
         ttl = ttl if left < 0 else []
     return "; ".join(["usage-summary", reason, *how, *ttl])
-
-
-def _problem(
-    problem: _Problem, correlation_id: str, reply: UpstreamReply | None, retry_after: timedelta | None
-) -> Response:
-    members: dict[str, object] = {
-        "type": f"urn:usage-summary:problem:{problem.code}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "correlationId": correlation_id,
-        "upstreamStatus": reply and reply.status,
-        "upstreamCode": reply and reply.code and int(reply.code),
-        "requestId": reply and reply.request_id,
-    }
-    body = {name: value for name, value in members.items() if value is not None}
-    headers = {
-        "Content-Type": "application/problem+json",
-        "Cache-Control": "no-store",
-        "MS-CorrelationId": correlation_id,
-        "X-Content-Type-Options": "nosniff",
-    }
-    if problem.waiting_helps:
-        headers["Retry-After"] = str(max(1, math.ceil((retry_after or _SECOND).total_seconds())))
-    return Response(problem.status, headers, json.dumps(body).encode())

@@ -11,7 +11,7 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.http import PROBLEMS
+from shared.problems import PROBLEMS
 
 CONSENT, CONFIGURATION, UNAVAILABLE = ConsentRequiredError, ConfigurationError, UpstreamUnavailableError
 STATUSES = {CONSENT: 502, CONFIGURATION: 500, UNAVAILABLE: 503}

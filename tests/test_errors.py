@@ -7,7 +7,7 @@ import pytest
 
 from shared import errors
 from shared.errors import StorageError, UpstreamReply, UsageSummaryError
-from shared.http import PROBLEMS
+from shared.problems import PROBLEMS
 
 TREE = [
     kind

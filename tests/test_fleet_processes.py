@@ -21,7 +21,8 @@ from dev.simulator import Delivery, Fault, Service, Simulator, World
 from shared.app import App
 from shared.clock import Clock
 from shared.freshness import NO_DIRECTIVES
-from shared.http import Response, respond
+from shared.http import respond
+from shared.problems import Response
 from tests.conftest import ManualClock, delete_shared_answer
 from tests.fleet_worker import Reply
 from tests.processes import PATIENCE, Calls, Fleet, Idle, eventually

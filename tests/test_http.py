@@ -26,8 +26,9 @@ from shared.errors import (
 )
 from shared.freshness import Decision
 from shared.held import Answer
-from shared.http import PROBLEMS, Response, cache_status, is_match, respond
+from shared.http import cache_status, is_match, respond
 from shared.outcome import Source
+from shared.problems import PROBLEMS, Response
 
 BODY = '{"totalCost":120.5682999999995904716,"resourceName":"Ærø · 北光"}'.encode()
 REQUEST_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from shared.configuration import read_settings
-from shared.http import PROBLEMS
+from shared.problems import PROBLEMS
 from shared.settings import ClientManagedIdentity, StorageConnection, VaultSecret
 from tests.test_repository import ROOT, settings_in, settings_in_code
 

@@ -28,7 +28,7 @@ from dev.children import child
 from dev.simulator import Simulator
 from shared.app import App
 from shared.guids import is_guid
-from shared.http import PROBLEMS
+from shared.problems import PROBLEMS
 from tests.conftest import ManualClock
 from tests.test_functions import FAULTS, load
 

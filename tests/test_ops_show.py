@@ -14,7 +14,7 @@ import shared.app
 from dev.simulator.world import SECRET_NAME
 from ops.report import exit_code
 from shared.app import App
-from shared.http import PROBLEMS
+from shared.problems import PROBLEMS
 from shared.usage_summary import SIZE_LIMIT
 from tests.conftest import ManualClock
 from tests.terminal import Terminal

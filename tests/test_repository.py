@@ -13,7 +13,7 @@ import ops
 import shared
 from shared import errors
 from shared.configuration import read_settings
-from shared.http import PROBLEMS
+from shared.problems import PROBLEMS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
