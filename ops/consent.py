@@ -10,8 +10,9 @@ from ops.checks import check, store, stored
 from ops.redirect import listening
 from ops.report import Report
 from shared.deadlines import session_for
-from shared.entra import Entra, refusal
+from shared.entra import Entra
 from shared.errors import ConsentRequiredError, UsageSummaryError
+from shared.refusals import refusal
 
 _TIME_TO_SIGN_IN = timedelta(minutes=15)
 

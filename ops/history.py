@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ops.access import record
 from ops.report import NotSoundError, Report
 from ops.show import currency
-from shared.blobs import Blob, md5
+from shared.blob import Blob, md5
 from shared.clock import Clock
 from shared.errors import RecordError
 from shared.history import MANIFEST, NDJSON, manifest_of

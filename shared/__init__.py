@@ -19,8 +19,10 @@ replies        what its answers mean
 auth           the App+User credential: access tokens, renewed one redemption at a time
 consent        the newest refresh token, and the vault's copy of it
 entra          Entra ID's token endpoint
+refusals       pure: what a refusal of Entra means
 vault          where the refresh token lives
 blobs          Blob Storage: conditional reads and writes
+blob           pure: a blob as Blob Storage tells of it
 deadlines      HTTP exchanges that end at one instant, and when to come again
 rows           pure: the history's rows, as ndjson and CSV, and their manifest
 snapshots      pure: a dated blob's name and document

@@ -4,15 +4,14 @@ Whatever the service or its SDK does, what comes out is a StorageError or one of
 time allowed: each operation has a session of its own that ends then.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from shared.blob import Blob, ListedBlob, Reading, md5
 from shared.errors import BlobConflictError, OperatorError, StorageError, StorageRefusedError
 from shared.hints import hint
 from shared.settings import StorageConnection
@@ -30,33 +29,6 @@ PATIENT = timedelta(seconds=60)
 _CONNECT_TIMEOUT = 2.0  # seconds
 _REFUSALS = HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN
 _CONFLICTS = {"BlobAlreadyExists", "ConditionNotMet", "BlobImmutableDueToPolicy"}
-
-
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """A blob as read; the MD5 is the one that was stored with it."""
-
-    content: bytes = field(repr=False)
-    etag: str
-    metadata: Mapping[str, str] = field(repr=False)
-    md5: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A blob, or that there is none, at an instant of the service's clock, which all instances share."""
-
-    blob: Blob | None
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class ListedBlob:
-    """What a listing tells of a blob."""
-
-    name: str
-    etag: str
-    md5: bytes | None
 
 
 class Container:
@@ -194,11 +166,6 @@ class Container:
                 connection_verify=self._ca_bundle or True,
             )
         return self._identity
-
-
-def md5(content: bytes) -> bytes:
-    """The digest that Blob Storage keeps; a checksum, no signature."""
-    return hashlib.md5(content, usedforsecurity=False).digest()
 
 
 def _date(got: Any) -> str:  # noqa: ANN401  # the SDK's pipeline response

@@ -1,8 +1,7 @@
 """Entra ID's token endpoint for the app registration, by MSAL, with MSAL's traps handled.
 
 A new MSAL application serves each exchange: one an hour is cheap, and neither MSAL's throttle, which replays
-old errors, nor its token cache outlives it. Refusals are sorted by OAuth's `error`; the numbers, which may
-change, choose the hint only. Source: learn.microsoft.com/entra/identity-platform/reference-error-codes.
+old errors, nor its token cache outlives it.
 """
 
 import re
@@ -15,14 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.deadlines import CONNECT_TIMEOUT, managed_identity, retry_after, translated
-from shared.errors import (
-    ConfigurationError,
-    ConsentRequiredError,
-    UpstreamUnavailableError,
-    UsageSummaryError,
-)
-from shared.guids import is_guid
+from shared.errors import ConfigurationError, UpstreamUnavailableError
 from shared.hints import hint
+from shared.refusals import codes_of, refusal
 from shared.settings import ClientCertificate, ClientManagedIdentity, ClientSecret, PartnerCenterSettings
 
 if TYPE_CHECKING:
@@ -30,8 +24,6 @@ if TYPE_CHECKING:
     import requests
 
 _LONGEST_LIFE = 24 * 60 * 60  # seconds; Entra's longest is 28 hours, for others than this app
-_CONSENT_ERRORS = {"invalid_grant", "interaction_required", "consent_required", "login_required"}
-_PASSING_ERRORS = {"temporarily_unavailable", "server_error"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -144,7 +136,7 @@ class _EntraHttp:
             said = f": {refusal(answer).message}" if isinstance(answer, dict) else ""
             raise ConfigurationError(
                 f"the authority does not know PARTNER_CENTER_TENANT_ID ({status}){said}",
-                hint=hint(*_codes(answer), "AADSTS90002"),
+                hint=hint(*codes_of(answer), "AADSTS90002"),
             )
         if not isinstance(answer, dict):
             raise UpstreamUnavailableError(f"Entra answered {status} with something that is no JSON object")
@@ -170,38 +162,8 @@ def _check_certificate(path: str) -> None:
         )
 
 
-def refusal(result: Mapping[str, Any]) -> UsageSummaryError:
-    """The error of an answer of Entra, sorted by its OAuth `error`; with its ids for support."""
-    error, codes = _word(result.get("error")), _codes(result)
-    ids = [
-        f"{name} {result[name]}" for name in ("trace_id", "correlation_id") if is_guid(str(result.get(name)))
-    ]
-    message = f"Entra answered {' '.join([error, *codes])}" + (f" ({', '.join(ids)})" if ids else "")
-    advice = hint(*codes, error)
-    if error in _CONSENT_ERRORS:
-        return ConsentRequiredError(message, hint=advice)
-    if error in _PASSING_ERRORS:
-        return UpstreamUnavailableError(message, hint=advice)
-    return ConfigurationError(message, hint=advice)
-
-
-def _codes(answer: object) -> list[str]:
-    """The AADSTS numbers of an answer: the token endpoint lists them, a redirect has one in its text."""
-    if not isinstance(answer, Mapping):
-        return []
-    numbers, text = answer.get("error_codes"), answer.get("error_description")
-    if not isinstance(numbers, list):
-        numbers = re.findall(r"AADSTS(\d+)", text)[:1] if isinstance(text, str) else []
-    return [f"AADSTS{number}" for number in numbers if re.fullmatch(r"\d{1,8}", str(number), re.ASCII)]
-
-
 def _text(value: object) -> str:
     """A token, checked to be visible ASCII, as a header takes it. Raises ValueError."""
     if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value):
         raise ValueError("no token")
     return value
-
-
-def _word(error: object) -> str:
-    """An OAuth error as it may be shown: a foreign answer may hold anything in its place."""
-    return error if isinstance(error, str) and re.fullmatch(r"[a-z_]{1,40}", error) else "(unreadable)"

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from shared.blobs import Blob, Reading
+from shared.blob import Blob, Reading
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
-from shared.blobs import Blob, Container, ListedBlob, md5
+from shared.blob import Blob, ListedBlob, md5
+from shared.blobs import Container
 from shared.clock import Clock
 from shared.errors import BlobConflictError, RecordError
 from shared.events import log_event

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import batched
 
 from shared import snapshots
-from shared.blobs import Container, md5
+from shared.blob import md5
+from shared.blobs import Container
 from shared.errors import BlobConflictError, RecordError, StorageRefusedError
 from shared.held import Answer
 from shared.rows import Row, row_of

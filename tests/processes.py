@@ -19,7 +19,8 @@ from azure.storage.blob import ContainerClient
 
 from dev.azurite import Azurite
 from dev.simulator import Exchange, Service, World
-from shared.blobs import PATIENT, Blob, Container
+from shared.blob import Blob
+from shared.blobs import PATIENT, Container
 from shared.settings import StorageConnection
 from tests.conftest import shared_name
 from tests.fleet_worker import Reply

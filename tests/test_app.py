@@ -22,7 +22,8 @@ from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Exchange, Service, Simulator, World
 from shared.answers import Result
 from shared.app import App
-from shared.blobs import Container, Reading
+from shared.blob import Reading
+from shared.blobs import Container
 from shared.clock import Clock
 from shared.errors import (
     BlobConflictError,

@@ -18,7 +18,8 @@ from azure.storage.blob import BlobBlock, ContainerClient
 
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Fault, Service, Simulator
-from shared.blobs import QUICK, Container, Reading
+from shared.blob import Reading
+from shared.blobs import QUICK, Container
 from shared.errors import (
     BlobConflictError,
     ConfigurationError,

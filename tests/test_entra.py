@@ -4,7 +4,6 @@ from uuid import uuid4
 
 import pytest
 
-from shared.entra import refusal
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -12,6 +11,7 @@ from shared.errors import (
     UsageSummaryError,
 )
 from shared.problems import PROBLEMS
+from shared.refusals import refusal
 
 CONSENT, CONFIGURATION, UNAVAILABLE = ConsentRequiredError, ConfigurationError, UpstreamUnavailableError
 STATUSES = {CONSENT: 502, CONFIGURATION: 500, UNAVAILABLE: 503}

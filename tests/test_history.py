@@ -23,7 +23,8 @@ from azure.storage.blob import BlobServiceClient, ContainerClient, ContentSettin
 from requests.adapters import HTTPAdapter
 
 from shared import snapshots
-from shared.blobs import PATIENT, Container, md5
+from shared.blob import md5
+from shared.blobs import PATIENT, Container
 from shared.errors import RecordError, StorageError
 from shared.held import Answer
 from shared.history import CSV, LATEST, MANIFEST, NDJSON, History, Updated, manifest_of

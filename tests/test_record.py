@@ -14,7 +14,8 @@ from azure.storage.blob import (
 )
 
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
-from shared.blobs import PATIENT, Container, md5
+from shared.blob import md5
+from shared.blobs import PATIENT, Container
 from shared.errors import BlobConflictError, RecordError, StorageRefusedError
 from shared.held import Answer
 from shared.record import Record, Taken

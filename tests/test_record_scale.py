@@ -19,7 +19,7 @@ from azure.storage.blob import BlobServiceClient, ContainerClient, ContentSettin
 from dev.azurite import Azurite
 from dev.simulator import Simulator
 from shared.app import App, open_record
-from shared.blobs import md5
+from shared.blob import md5
 from shared.configuration import read_settings
 from shared.errors import StorageError
 from shared.held import Answer
