@@ -13,9 +13,8 @@ from ops.report import NotSoundError, Report
 from ops.show import currency
 from shared.blob import Blob, md5
 from shared.clock import Clock
+from shared.drafts import MANIFEST, NDJSON, Found, manifest_of
 from shared.errors import RecordError
-from shared.history import MANIFEST, NDJSON, manifest_of
-from shared.record import Found
 from shared.rows import Row, Rows, day_of, generated_at, key_of, missing_days, parse_ndjson
 from shared.snapshots import DamagedError
 from shared.usage_summary import Json, dump

@@ -6,85 +6,29 @@ nothing that the next one does not finish. A run that finds nothing new writes n
 requests of storage after ten years as on the second day.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from dataclasses import dataclass
 
+from shared import drafts
 from shared.blob import Blob, ListedBlob, md5
 from shared.blobs import Container
 from shared.clock import Clock
+from shared.drafts import CSV, LATEST, MANIFEST, NDJSON, Draft, Files, Former, Found, Updated, manifest_of
 from shared.errors import BlobConflictError, RecordError
 from shared.events import log_event
-from shared.record import Found, Record
-from shared.rows import (
-    CSV_TYPE,
-    NDJSON_TYPE,
-    Rows,
-    csv_text,
-    generated_at,
-    is_same,
-    key_of,
-    last_date,
-    manifest,
-    missing_days,
-    ndjson,
-    parse_ndjson,
-    source_of,
-)
-from shared.snapshots import JSON_TYPE, PREFIX, DamagedError, SnapshotName, instant_text
-from shared.usage_summary import Json
-
-NDJSON, CSV, LATEST, MANIFEST = "usagesummary.ndjson", "usagesummary.csv", "latest.json", "manifest.json"
+from shared.record import Record
+from shared.rows import CSV_TYPE, NDJSON_TYPE, Rows, csv_text, generated_at, last_date, ndjson
+from shared.snapshots import JSON_TYPE, DamagedError, SnapshotName, instant_text
 
 _TYPES = {NDJSON: NDJSON_TYPE, CSV: CSV_TYPE, LATEST: JSON_TYPE, MANIFEST: JSON_TYPE}
-_SHA256 = "sha256"  # metadata that whoever else writes a blob does not keep true
-_SEEN = "seen"
-_DAY = timedelta(days=1)
 _TRIES = 5
 _GAPS_SAID = 31
-
-type Files = dict[str, bytes]
-"""Content by name, in the order in which the files are written."""
 
 type Progress = Callable[[Iterator[Found], int], Iterable[Found]]
 """Watches long work: is given what is read and how much that will be, and hands it on."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What the history is to be: its rows, the names that were listed, the damaged blobs and why."""
-
-    rows: Rows
-    names: list[SnapshotName]
-    damaged: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Updated:
-    """What became of the history.
-
-    The files written, in that order; the dated blobs whose rows are new in it; the days that have lost a row;
-    the damaged blobs, with the reason; how many rows it has, and the days without one.
-    """
-
-    written: list[str]
-    added: list[str]
-    dropped: list[str]
-    damaged: dict[str, str]
-    rows: int
-    missing: list[date]
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A history as read: its rows, and a digest of the names that its last two days had."""
-
-    rows: Rows = field(default_factory=dict)
-    seen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +74,17 @@ class History:
         read = {name: self._container.read(name).blob for name in (NDJSON, CSV, LATEST, MANIFEST)}
         return {name: blob for name, blob in read.items() if blob is not None}
 
-    def _converge(self, make_draft: Callable[[_Known], Draft]) -> Updated:
+    def _converge(self, make_draft: Callable[[Former], Draft]) -> Updated:
         first: _Stored | None = None
         for _ in range(_TRIES):
+            stored = self._look()
+            first = first or stored  # a later look may find this run's own manifest
+            former = _read_former(stored.head)
+            draft = make_draft(former)
+            for name, damage in draft.damaged.items():
+                log_event(_log, logging.ERROR, "snapshot.damaged", blob=name, message=damage)
             try:
-                stored = self._look()
-                first = first or stored  # a later look may find this run's own manifest
-                draft, updated = self._update(stored, make_draft)
+                updated = drafts.updated(former, draft, self._write(draft, stored))
             except BlobConflictError:
                 continue
             _warn_of_gaps(updated, draft, first.manifest)
@@ -147,61 +95,38 @@ class History:
         listed = {blob.name: blob for blob in self._container.list()}
         return _Stored(listed, *(self._container.read(name).blob for name in (NDJSON, MANIFEST)))
 
-    def _update(self, stored: _Stored, make_draft: Callable[[_Known], Draft]) -> tuple[Draft, Updated]:
-        head, said = stored.head, stored.manifest
-        known = _Known() if head is None else _read(head)
-        draft = make_draft(known)
-        files, written = self.files(draft), list[str]()
+    def _write(self, draft: Draft, stored: _Stored) -> list[str]:
+        """Write the files of a draft that are not there as they are to be; their names."""
+        files, said, written = self.files(draft), stored.manifest, list[str]()
         made = manifest_of(draft, files, generated_at(said.content) if said else None)
         if said is None or said.content != made:
             made = manifest_of(draft, files, instant_text(self._clock.now()))
         for name, content in (files | {MANIFEST: made}).items():
-            there = head if name == NDJSON else stored.listed.get(name)
-            metadata = {_SHA256: hashlib.sha256(content).hexdigest()}
-            if name == NDJSON:
-                metadata[_SEEN] = _seen(draft.names, _last(draft.rows))
-            if there is None or there.md5 != md5(content) or (there is head and head.metadata != metadata):
+            there = stored.head if name == NDJSON else stored.listed.get(name)
+            metadata = draft.metadata_of(name, content)
+            is_right = there is not None and there.md5 == md5(content)
+            if is_right and isinstance(there, Blob):  # a listing tells no metadata
+                is_right = there.metadata == metadata
+            if not is_right:
                 etag = None if there is None else there.etag
                 self._container.write(name, content, _TYPES[name], replacing=etag, metadata=metadata)
                 written.append(name)
-        return draft, _updated(known, draft, written)
+        return written
 
-    def _later(self, known: _Known) -> Draft:
-        """What is known, with what the dated blobs say beyond it."""
-        last = _last(known.rows)
-        if last is None:
-            return self.draft(_unwatched)
-        names = [name for prefix in self._prefixes(last.day) for name in self._record.names(prefix)]
-        unread = _recent(names, last)
-        if known.seen == _seen(names, last):  # else an overtaken run has put one among the earlier ones
-            unread = [name for name in unread if name > last]
-        return self._draft(known.rows, names, self._record.read(unread))
+    def _later(self, former: Former) -> Draft:
+        """What was known, with what the dated blobs say beyond it."""
+        if former.last is None:
+            return self.draft(lambda found, _: found)
+        prefixes = drafts.prefixes(former.last, self._clock.now().date())
+        names = [name for prefix in prefixes for name in self._record.names(prefix)]
+        return self._draft(former.rows, names, self._record.read(former.unread(names)))
 
-    def _draft(self, known: Rows, names: list[SnapshotName], read: Iterable[Found]) -> Draft:
-        rows, damaged = dict(known), dict[str, str]()
-        tomorrow = self._clock.now().date() + _DAY  # by a clock that is ahead of this one
-        for found in read:
-            if found.row is not None and found.name.day <= tomorrow:
-                there = rows.get(key_of(found.row))
-                if there is None or source_of(there) <= found.name:  # else its later one is gone or damaged
-                    rows[key_of(found.row)] = found.row
-                continue
-            name, damage = found.name.name, found.damage or "its day is yet to come"
-            damaged[name] = damage
-            log_event(_log, logging.ERROR, "snapshot.damaged", blob=name, message=damage)
-        return Draft({key: rows[key] for key in sorted(rows)}, names, damaged)
-
-    def _prefixes(self, last: date) -> Iterator[str]:
-        """What to list: the months since the day before the last."""
-        # A snapshot has the date of the storage service, whose clock may be ahead of this one.
-        since, until = last - _DAY, max(last, self._clock.now().date()) + _DAY
-        months = range(since.year * 12 + since.month - 1, until.year * 12 + until.month)
-        yield from (f"{PREFIX}{month // 12:04}/{month % 12 + 1:02}/" for month in months)
+    def _draft(self, rows: Rows, names: list[SnapshotName], read: Iterable[Found]) -> Draft:
+        return drafts.draft(rows, names, read, self._clock.now().date())
 
     def _latest(self, draft: Draft) -> bytes:
         """The newest snapshot; not one that has been damaged since it was recorded."""
-        sound = {name for name in draft.names if name.name not in draft.damaged}
-        for name in sorted(sound.union(map(source_of, draft.rows.values())), reverse=True):
+        for name in draft.candidates():
             content = self._record.content(name)
             if content is not None:
                 return content
@@ -211,59 +136,18 @@ class History:
         )
 
 
-def manifest_of(draft: Draft, files: Files, generated: Json) -> bytes:
-    """The manifest of a draft and its files."""
-    sizes = {name: (len(content), md5(content)) for name, content in files.items()}
-    return manifest(draft.rows.values(), sizes, generated)
-
-
-def _read(head: Blob) -> _Known:
+def _read_former(head: Blob | None) -> Former:
     """The history as read; nothing where it is not as a run wrote it."""
-    damage = "it is not what was written"
-    if head.metadata.get(_SHA256) == hashlib.sha256(head.content).hexdigest():
-        try:
-            rows = {key_of(row): row for row in parse_ndjson(head.content)}
-            return _Known(rows, head.metadata.get(_SEEN))
-        except DamagedError as error:
-            damage = str(error)
-    log_event(_log, logging.WARNING, "history.damaged", blob=NDJSON, message=damage)
-    return _Known()
-
-
-def _updated(known: _Known, draft: Draft, written: list[str]) -> Updated:
-    added = [row for key, row in draft.rows.items() if not is_same(known.rows.get(key), row)]
-    return Updated(
-        written=written,
-        added=[name.name for name in sorted(map(source_of, added))],
-        dropped=sorted(day for day, _ in known.rows.keys() - draft.rows.keys()),
-        damaged=draft.damaged,
-        rows=len(draft.rows),
-        missing=missing_days(draft.rows.values()),
-    )
+    try:
+        return drafts.read_former(head)
+    except DamagedError as error:
+        log_event(_log, logging.WARNING, "history.damaged", blob=NDJSON, message=str(error))
+        return Former()
 
 
 def _warn_of_gaps(updated: Updated, draft: Draft, former: Blob | None) -> None:
     """Warn once a day, by the run that finishes the day's first manifest; `former` is the one before."""
-    last, until = _last(draft.rows), last_date(former.content) if former else None
+    last, until = draft.last, last_date(former.content) if former else None
     if updated.missing and last is not None and until != last.day.isoformat():
         newest = [day.isoformat() for day in updated.missing[-_GAPS_SAID:]]
         log_event(_log, logging.WARNING, "history.gaps", missingDates=len(updated.missing), newest=newest)
-
-
-def _last(rows: Rows) -> SnapshotName | None:
-    return max(map(source_of, rows.values()), default=None)
-
-
-def _recent(names: Iterable[SnapshotName], last: SnapshotName) -> list[SnapshotName]:
-    """Those of the day before the last one on: what a run that was overtaken may still have written."""
-    return [name for name in names if name.day >= last.day - _DAY]
-
-
-def _seen(names: Iterable[SnapshotName], last: SnapshotName | None) -> str:
-    """A digest of the recent names up to the last."""
-    seen = "" if last is None else "\n".join(each.name for each in _recent(names, last) if each <= last)
-    return hashlib.sha256(seen.encode()).hexdigest()
-
-
-def _unwatched(found: Iterator[Found], _: int) -> Iterable[Found]:
-    return found

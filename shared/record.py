@@ -12,6 +12,7 @@ from itertools import batched
 from shared import snapshots
 from shared.blob import md5
 from shared.blobs import Container
+from shared.drafts import Found
 from shared.errors import BlobConflictError, RecordError, StorageRefusedError
 from shared.held import Answer
 from shared.rows import Row, row_of
@@ -29,15 +30,6 @@ class Taken:
 
     outcome: str
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A dated blob as read: the history's row of it, or what is wrong with it."""
-
-    name: SnapshotName
-    row: Row | None
-    damage: str = ""
 
 
 class Record:

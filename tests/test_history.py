@@ -25,10 +25,11 @@ from requests.adapters import HTTPAdapter
 from shared import snapshots
 from shared.blob import md5
 from shared.blobs import PATIENT, Container
+from shared.drafts import CSV, LATEST, MANIFEST, NDJSON, Found, Updated, manifest_of
 from shared.errors import RecordError, StorageError
 from shared.held import Answer
-from shared.history import CSV, LATEST, MANIFEST, NDJSON, History, Updated, manifest_of
-from shared.record import Found, Record, Taken
+from shared.history import History
+from shared.record import Record, Taken
 from shared.rows import generated_at
 from shared.settings import StorageConnection
 from shared.usage_summary import read_usage_summary

@@ -15,8 +15,9 @@ from dev.azurite import Azurite
 from ops.access import Operator
 from ops.report import NotSoundError, exit_code
 from shared.clock import Clock
+from shared.drafts import CSV, LATEST, MANIFEST, NDJSON
 from shared.errors import RecordError, StorageRefusedError
-from shared.history import CSV, LATEST, MANIFEST, NDJSON, History
+from shared.history import History
 from shared.record import Record
 from shared.snapshots import first_name, revision_name, snapshot
 from shared.usage_summary import read_usage_summary

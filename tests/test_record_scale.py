@@ -21,10 +21,11 @@ from dev.simulator import Simulator
 from shared.app import App, open_record
 from shared.blob import md5
 from shared.configuration import read_settings
+from shared.drafts import CSV, LATEST, MANIFEST, NDJSON, Found
 from shared.errors import StorageError
 from shared.held import Answer
-from shared.history import CSV, LATEST, MANIFEST, NDJSON, History
-from shared.record import Found, Record
+from shared.history import History
+from shared.record import Record
 from shared.rows import row_of
 from shared.settings import RecordSettings
 from shared.snapshots import JSON_TYPE, SnapshotName, first_name, parse_name, snapshot
