@@ -72,7 +72,7 @@ def oldest_redeemed(world: World) -> timedelta:
 HOURLY = [pytest.mark.nightly, pytest.mark.timeout(3600)]
 
 
-@pytest.mark.parametrize("step", [34 * HOUR, pytest.param(HOUR, marks=HOURLY)])
+@pytest.mark.parametrize("step", [68 * HOUR, pytest.param(HOUR, marks=HOURLY)])
 def test_three_instances_live_for_400_days_on_at_most_one_version_a_day(
     instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock, step: timedelta
 ) -> None:
@@ -92,9 +92,9 @@ def test_three_instances_live_for_400_days_on_at_most_one_version_a_day(
 
     made = versions(world)
     assert min(later - earlier for earlier, later in pairwise(made)) >= DAY
-    assert len(made) > 200
+    assert len(made) > min(200, 0.8 * (400 * DAY / step - 60 * DAY / step))
     assert enabled(world) == [0]
-    assert 30 * DAY < oldest < 32 * DAY  # read while nothing could be written
+    assert 30 * DAY < oldest < 31 * DAY + 2 * step  # read while nothing could be written
 
 
 def test_without_writing_back_signing_in_dies_on_day_90(

@@ -199,7 +199,7 @@ def test_a_run_needs_as_many_requests_of_storage_after_ten_years_as_on_the_secon
 NIGHTLY = pytest.mark.nightly, pytest.mark.timeout(900)
 
 
-@pytest.mark.parametrize("days", [400, pytest.param(TEN_YEARS, marks=NIGHTLY)])
+@pytest.mark.parametrize("days", [100, pytest.param(TEN_YEARS, marks=NIGHTLY)])
 def test_a_rebuild_of_years_is_what_the_runs_wrote_and_a_run_that_finds_no_history_makes_the_same(
     stage: Stage, record_property: Callable[[str, object], None], days: int
 ) -> None:
@@ -229,10 +229,10 @@ def test_a_rebuild_of_years_is_what_the_runs_wrote_and_a_run_that_finds_no_histo
     assert stage.files() == written
 
 
-def test_sixty_days_written_run_by_run_are_what_a_rebuild_makes_of_them(stage: Stage) -> None:
+def test_thirty_days_written_run_by_run_are_what_a_rebuild_makes_of_them(stage: Stage) -> None:
     record, history = open_record(stage.settings, stage.clock.clock())
-    for number in range(60):
-        start = f"2026-{11 + number // 30}-28"
+    for number in range(30):
+        start = f"2026-{11 + number // 15}-28"
         revisions = 1 + number % 3 % 2
         for revision in range(revisions):
             total = f"{number}.{revision}"
