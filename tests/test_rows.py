@@ -58,6 +58,13 @@ def test_a_row_has_the_promised_columns_in_order() -> None:
     )
 
 
+def test_a_line_of_csv_ends_with_a_line_feed_alone() -> None:
+    header, line = rows.csv_text([row()]).decode().splitlines(keepends=True)
+    assert header == ",".join(COLUMNS) + "\n"
+    assert line.endswith(f",1,{FIRST}\n")
+    assert "\r" not in line
+
+
 def test_what_is_no_snapshot_makes_no_row() -> None:
     with pytest.raises(DamagedError, match="schemaVersion"):
         rows.row_of(name_of(FIRST), b"{}")
@@ -254,7 +261,11 @@ def test_a_manifest_tells_what_the_history_holds() -> None:
         "missingDates": ["2026-11-22"],
         "files": [{"name": "usagesummary.ndjson", "size": len(content), "md5": md5}],
     }
+    assert manifest.startswith(b'{\n  "schemaVersion": 1,\n  "dataset": "usagesummary",\n')
+    assert manifest.endswith(b"}\n  ]\n}\n")
     assert rows.manifest(made, files, "2026-11-23T00:05:03Z") == manifest
+    one = json.loads(rows.manifest(made[:1], {}, None))
+    assert (one["firstDate"], one["lastDate"], one["missingDates"]) == ("2026-11-21", "2026-11-21", [])
     assert rows.generated_at(manifest) == "2026-11-23T00:05:03Z"
     assert rows.last_date(manifest) == "2026-11-23"
 

@@ -111,6 +111,80 @@ def test_a_wrong_setting_is_named_alone(name: str) -> None:
     assert named(complaint(GOOD | others | {name: CANARY})) == {name}
 
 
+ADDRESS = "an https address without user, query or fragment"
+CONTAINER = "a container's name: 3 to 63 lower-case letters, digits and single hyphens"
+CONNECTION = "a storage connection string with an account and its key, or a signature"
+SECRET, CERTIFICATE = "PARTNER_CENTER_CLIENT_SECRET", "PARTNER_CENTER_CLIENT_CERTIFICATE_PATH"
+IDENTITY, TOKEN = "PARTNER_CENTER_CLIENT_MANAGED_IDENTITY", "PARTNER_CENTER_REFRESH_TOKEN"
+ONE_CLIENT = f"exactly one of {SECRET}, {CERTIFICATE}, {IDENTITY} must be set"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"PARTNER_CENTER_TENANT_ID": "x y"},
+            "PARTNER_CENTER_TENANT_ID is wrong: the partner's tenant: a GUID or a domain name",
+        ),
+        (
+            {"PARTNER_CENTER_CLIENT_ID": ""},
+            "PARTNER_CENTER_CLIENT_ID is missing: the app registration's id: a GUID",
+        ),
+        ({CLOUD: "mars"}, f"{CLOUD} is wrong: global or usgov"),
+        (
+            {CLOUD: "germany"},
+            (
+                f"{CLOUD} germany is refused: Microsoft Cloud Germany was closed on 2021-10-29; "
+                f"use global or usgov, or set both {BASE_URL} and {AUTHORITY}"
+            ),
+        ),
+        ({BASE_URL: "x"}, f"{BASE_URL} is wrong: {ADDRESS}"),
+        ({VAULT: "x"}, f"{VAULT} is wrong: {ADDRESS}"),
+        (
+            {VAULT: "https://v.vault.azure.net/keys/k"},
+            f"{VAULT} is wrong: a secret's address without a version: https://<vault>/secrets/<name>",
+        ),
+        ({SECRET: "", IDENTITY: "x"}, f"{IDENTITY} is wrong: an identity's client id: a GUID"),
+        ({SECRET: ""}, f"{ONE_CLIENT}: missing"),
+        ({IDENTITY: GUID}, f"{ONE_CLIENT}: {SECRET} and {IDENTITY} exclude each other"),
+        (
+            {TOKEN: CANARY},
+            f"exactly one of {VAULT}, {TOKEN} must be set: {VAULT} and {TOKEN} exclude each other",
+        ),
+        (
+            {"AzureWebJobsStorage": ""},
+            (
+                "USAGE_STORAGE is missing: a connection string, or USAGE_STORAGE__blobServiceUri, "
+                "or either of AzureWebJobsStorage"
+            ),
+        ),
+        (
+            {"USAGE_STORAGE__clientId": GUID},
+            "USAGE_STORAGE__blobServiceUri is missing: the account's address, which the identity is for",
+        ),
+        ({"USAGE_STORAGE": "x"}, f"USAGE_STORAGE is wrong: {CONNECTION}"),
+        (
+            {"USAGE_STORAGE": RECORD_ACCOUNT, "USAGE_STORAGE__accountName": "x"},
+            "USAGE_STORAGE and USAGE_STORAGE__… exclude each other",
+        ),
+        ({"USAGE_CACHE_CONTAINER": "X"}, f"USAGE_CACHE_CONTAINER is wrong: {CONTAINER}"),
+        (
+            {"USAGE_CACHE_FRESH_SECONDS": "0"},
+            "USAGE_CACHE_FRESH_SECONDS is wrong: whole seconds, from 1 to 2147483647",
+        ),
+        (
+            {"USAGE_CACHE_FRESH_SECONDS": "x", CLOUD: "mars"},
+            (
+                f"{CLOUD} is wrong: global or usgov; "
+                "USAGE_CACHE_FRESH_SECONDS is wrong: whole seconds, from 1 to 2147483647"
+            ),
+        ),
+    ],
+)
+def test_a_fault_says_what_is_allowed(changed: dict[str, str], said: str) -> None:
+    assert complaint(GOOD | changed) == said
+
+
 @pytest.mark.parametrize("name", ["PARTNER_CENTER_TENANT_ID", "PARTNER_CENTER_CLIENT_ID"])
 def test_an_empty_value_is_a_missing_one(name: str) -> None:
     assert f"{name} is missing" in complaint(GOOD | {name: "  "})
@@ -125,7 +199,7 @@ def test_no_secret_is_in_what_settings_print() -> None:
 
 @pytest.mark.parametrize(("name", "attribute", "least"), SECONDS)
 def test_a_duration_is_allowed_from_its_least_value_on(name: str, attribute: str, least: int) -> None:
-    for seconds in (least, least + 1, 7200, 10**6):
+    for seconds in (least, least + 1, 7200, 2**31 - 1):
         settings = read(**{name: str(seconds)})
         assert getattr(settings.freshness, attribute) == timedelta(seconds=seconds)
     assert f"from {least}" in complaint(GOOD | {name: str(least - 1)})
@@ -201,7 +275,7 @@ def test_the_authority_is_at_an_https_address_everywhere() -> None:
 NO_ADDRESSES = [
     *("http://a.example", "http://127.0.0.1.example", "a.example", "https://", "https://a.example:65536"),
     *(f"https://{text}" for text in (f"me:{CANARY}@a.example", f"a.example?{CANARY}", f"a.example#{CANARY}")),
-    *(f"https://[{CANARY}", f"https://℀.{CANARY}"),
+    *(f"https://[{CANARY}", f"https://℀.{CANARY}", "https://me@a.example", f"https://:{CANARY}@a.example"),
 ]
 
 
@@ -312,6 +386,7 @@ def test_who_looks_after_the_record_needs_no_settings_of_partner_center() -> Non
     assert read_record_settings(environ) == RecordSettings(RECORD, "dated", "rows", "/b.pem")
     assert read_record_settings(HOSTS_STRING) == RecordSettings(HOST, "usage", "usage-history", None)
     assert read_settings(GOOD | environ).record == read_record_settings(environ)
+    assert read_record_settings(RECORDS_STRING | HOSTS_STRING).storage == RECORD
 
 
 def test_who_looks_after_the_record_is_told_all_faults_of_its_settings_at_once() -> None:
@@ -332,6 +407,8 @@ def test_who_only_signs_in_needs_no_storage() -> None:
     with pytest.raises(ConfigurationError) as caught:
         read_partner_center_settings(environ | {"PARTNER_CENTER_CLOUD": CANARY, **RECORDS_CONTAINERS})
     assert named(caught.value.message) == {"PARTNER_CENTER_CLOUD"}
+    with pytest.raises(ConfigurationError, match=r"^SSL_CERT_FILE is wrong"):
+        read_partner_center_settings(environ | {"SSL_CERT_FILE": "/b.pem"}, lambda _: False)
 
 
 @pytest.mark.parametrize("name", ["USAGE_STORAGE", "AzureWebJobsStorage"])
