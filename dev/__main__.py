@@ -91,6 +91,13 @@ def parser() -> argparse.ArgumentParser:
         description="Measure a hit and a 304 on the local host beside a function that does nothing.",
     )
     bench.add_argument("--quick", action="store_true", help="that they work, in less than a minute")
+    commands.add_parser(
+        "audit",
+        help="known vulnerabilities and licences of what is deployed",
+        description="Ask PyPI for known vulnerabilities of the pins in requirements.txt, and write their"
+        " licences into docs/dependencies.md. The exit code is 1 when one is known; what the index cannot"
+        " tell is skipped with the reason.",
+    )
     lock = commands.add_parser(
         "lock",
         help="pin the requirements of pyproject.toml",
@@ -144,6 +151,10 @@ def work(options: argparse.Namespace, rest: Sequence[str]) -> int:
             from dev.package import package
 
             code = package(options.output, for_azd=options.for_azd)
+        case "audit":
+            from dev.audit import audit
+
+            code = audit()
         case "bench":
             from dev.bench import bench
 

@@ -11,6 +11,7 @@ FILES = (
     Path("dev/requirements.txt"),
     Path("dev/report/requirements.txt"),
     Path("dev/infra-requirements.txt"),
+    Path("dev/proofs-requirements.txt"),
 )
 
 
@@ -23,12 +24,13 @@ def compile_into(directory: Path, *, upgrade: bool = False) -> None:
     command += ["--universal", "--python-version", "3.13", "--generate-hashes"]
     command += ["--no-header", "--no-emit-index-url"]
     command += ["--upgrade"] if upgrade else []
-    ours, everything, reports, infrastructure = (str(file) for file in FILES)
+    ours, everything, reports, infrastructure, proofs = (str(file) for file in FILES)
     app = "pyproject.toml"
     install([*command, app, "-o", ours], (), cwd=directory)
     install([*command, app, "--group", "dev", "-c", ours, "-o", everything], (), cwd=directory)
     install([*command, "--no-deps", "--group", "report", "-o", reports], (), cwd=directory)
     install([*command, "--group", "infra", "-o", infrastructure], (), cwd=directory)
+    install([*command, "--group", "proofs", "-c", everything, "-o", proofs], (), cwd=directory)
 
 
 def lock(*, upgrade: bool) -> int:

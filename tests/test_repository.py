@@ -11,6 +11,7 @@ import pytest
 
 import ops
 import shared
+from dev import audit
 from shared import errors
 from shared.configuration import read_settings
 from shared.problems import PROBLEMS
@@ -52,6 +53,10 @@ def test_the_readme_tells_of_every_setting_and_of_no_other() -> None:
     table = README[README.index("## Settings") : README.index("## How it is built")]
 
     assert settings_in(table) == settings_in_code()
+
+
+def test_the_licences_are_those_of_what_is_deployed() -> None:
+    assert audit.listed() == audit.pins()
 
 
 def test_the_sample_has_every_setting_and_no_other() -> None:
