@@ -24,7 +24,7 @@ def log_event(logger: logging.Logger, level: int, name: str, /, **values: object
     """Log an outcome, or keep its line where lines are kept."""
     line, kept = event(name, **values), _kept.get()
     if kept is None:
-        logger.log(level, "%s", line)
+        logger.log(level, line)
     else:
         kept.append((logger, level, line))
 
@@ -52,7 +52,7 @@ def log_kept(lines: deque[Line]) -> None:
     with suppress(IndexError):  # another invocation may log them at the same time
         while lines:
             logger, level, line = lines.popleft()
-            logger.log(level, "%s", line)
+            logger.log(level, line)
 
 
 def event(name: str, /, **values: object) -> str:

@@ -3,6 +3,7 @@
 Pure: no clock and no storage. Ages count from the instant at which the answer's upstream request was sent.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
@@ -10,6 +11,7 @@ from urllib.request import parse_http_list
 
 from shared.settings import Freshness
 
+_DELTA_SECONDS = re.compile(r'("?)0*([0-9]+)\1')
 _DELTA_SECONDS_LIMIT = 2**31
 _SECOND = timedelta(seconds=1)
 ANY_STALENESS = timedelta.max
@@ -106,7 +108,7 @@ def parse_request_directives(header: str | None) -> RequestDirectives:
 
 def _is_too_old(age: timedelta, directives: RequestDirectives) -> bool:
     """Compared in the whole seconds that the Age header shows."""
-    return directives.max_age is not None and age // _SECOND > directives.max_age // _SECOND
+    return directives.max_age is not None and age // _SECOND > directives.max_age / _SECOND
 
 
 def _is_too_short(staleness: timedelta, directives: RequestDirectives) -> bool:
@@ -114,9 +116,5 @@ def _is_too_short(staleness: timedelta, directives: RequestDirectives) -> bool:
 
 
 def _delta_seconds(argument: str) -> timedelta | None:
-    if len(argument) > 1 and argument[0] == argument[-1] == '"':
-        argument = argument[1:-1]
-    if not (argument.isascii() and argument.isdigit()):
-        return None
-    digits = argument.lstrip("0") or "0"
-    return timedelta(seconds=min(int(digits[:11]), _DELTA_SECONDS_LIMIT))
+    match = _DELTA_SECONDS.fullmatch(argument)
+    return None if match is None else timedelta(seconds=min(int(match[2][:11]), _DELTA_SECONDS_LIMIT))

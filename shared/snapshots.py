@@ -125,7 +125,7 @@ def _said(content: bytes) -> tuple[str, Json]:
     document = members_of(content)
     fetched_at, summary = document.get("fetchedAt"), document.get("usageSummary")
     if not isinstance(fetched_at, str) or not isinstance(summary, dict):
-        raise DamagedError("it has no usageSummary")
+        raise DamagedError
     attributes = summary.get("attributes")
     if isinstance(attributes, dict):
         kept = {name: value for name, value in attributes.items() if name != _CHANGES_AT_EACH_FETCH}

@@ -98,6 +98,19 @@ def test_a_refusal_is_sorted_by_its_oauth_error_and_hinted_by_its_number(
     assert type(refusal(body(number, "invalid_grant"))) is CONSENT  # whatever the number
 
 
+def test_a_refusal_tells_all_its_numbers_and_of_a_text_the_first() -> None:
+    assert refusal({"error": "invalid_grant", "error_codes": [50076, 50079]}).message == (
+        "Entra answered invalid_grant AADSTS50076 AADSTS50079"
+    )
+    text = "AADSTS50076: Because of AADSTS50079 and AADSTS\N{FULLWIDTH DIGIT ONE}"
+    assert refusal({"error": "invalid_grant", "error_description": text}).message == (
+        "Entra answered invalid_grant AADSTS50076"
+    )
+    digits = {"error": "invalid_grant", "error_codes": ["\N{FULLWIDTH DIGIT ONE}", 123456789, 7]}
+    assert refusal(digits).message == "Entra answered invalid_grant AADSTS7"
+    assert refusal({"error": "NOT SO"}).message == "Entra answered (unreadable)"
+
+
 def test_an_error_of_tomorrow_is_a_configuration_fault_without_a_hint() -> None:
     refused = refusal(body(99999999, "an_error_of_tomorrow"))
     assert (type(refused), refused.hint) == (CONFIGURATION, None)

@@ -226,6 +226,22 @@ def test_a_damaged_history_is_refused(content: bytes) -> None:
         rows.parse_ndjson(content)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (NO_HISTORIES["a member less"], "a line is no row"),
+        (NO_HISTORIES["out of order"], "it is not as a run writes it"),
+        (NO_HISTORIES["of no day"], "a row's snapshotDate is no date"),
+        (NO_HISTORIES["of no snapshot"], "a row's sourceBlob is no snapshot's name"),
+        (NO_HISTORIES["a list"], "it is no JSON object in UTF-8"),
+    ],
+)
+def test_why_a_history_is_refused_is_said(content: bytes, reason: str) -> None:
+    with pytest.raises(DamagedError) as refused:
+        rows.parse_ndjson(content)
+    assert str(refused.value) == reason
+
+
 def test_a_row_tells_its_day_and_its_snapshot() -> None:
     one = row(revision="143000")
     assert (rows.day_of(one), rows.source_of(one)) == (DAY, name_of(REVISED))

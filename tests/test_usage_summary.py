@@ -1,6 +1,8 @@
 """What a usage summary is: its rules, its digits, and the personal data that is not recorded."""
 
 import json
+from bisect import bisect
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from simplejson import RawJSON
 
 from shared.errors import UpstreamInvalidError
+from shared.snapshots import snapshot
 from shared.usage_summary import SIZE_LIMIT, Json, dump, parse, read_usage_summary
 
 BOM = b"\xef\xbb\xbf"
@@ -63,6 +66,8 @@ def test_what_is_written_says_the_same_as_what_was_read(document: Json) -> None:
     written = dump([document])
     assert dump(parse(written)) == written
     indented = dump([document], indent=2)
+    assert indented.startswith(b"[\n  ")
+    assert indented.decode().isascii() is written.decode().isascii()
     assert json.loads(indented, parse_float=Decimal) == json.loads(written, parse_float=Decimal)
 
 
@@ -127,6 +132,41 @@ NO_SUMMARIES = {
 def test_what_is_no_usage_summary_is_refused(body: bytes) -> None:
     with pytest.raises(UpstreamInvalidError):
         read_usage_summary(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (with_total("1").ljust(SIZE_LIMIT + 1), "the answer is larger than 1 MiB"),
+        (b"[1]", "the answer is not a JSON object"),
+        (b'{"totalCost":1', "the answer is not JSON in UTF-8"),
+        (b"{}", "the answer has no finite number totalCost"),
+        (
+            b'{"totalCost":1,"attributes":{"objectType":"x"}}',
+            "the answer's attributes.objectType is not PartnerUsageSummary",
+        ),
+    ],
+)
+def test_why_it_is_refused_is_said(body: bytes, reason: str) -> None:
+    with pytest.raises(UpstreamInvalidError) as caught:
+        read_usage_summary(body)
+    assert caught.value.message == reason
+
+
+def members_nested(depth: int) -> dict[str, Json] | None:
+    """The members of a usage summary with lists in lists; None where it is refused."""
+    try:
+        body = b'{"totalCost":1,"a":' + b"[" * depth + b"]" * depth + b"}"
+        return read_usage_summary(body).members
+    except UpstreamInvalidError:
+        return None
+
+
+def test_what_is_taken_can_be_recorded_however_deeply_it_nests() -> None:
+    deepest = bisect(range(1, 50_000), 0, key=lambda depth: members_nested(depth) is None)
+    members = members_nested(deepest)
+    assert members is not None
+    assert snapshot(members, datetime(2026, 11, 21, tzinfo=UTC), "", "")
 
 
 def test_no_second_byte_order_mark_reaches_callers() -> None:
