@@ -57,9 +57,10 @@ class Container:
         from azure.core.exceptions import ResourceNotFoundError
 
         dates: list[str] = []
-        with self._client(name) as client:
+        # Not a hook of the one call: the SDK forgets that where the first try met no answer.
+        with self._client(name, raw_response_hook=lambda got: dates.append(_date(got))) as client:
             try:
-                download = client.download_blob(name, raw_response_hook=lambda got: dates.append(_date(got)))
+                download = client.download_blob(name)
                 content, properties = download.readall(), download.properties
             except ResourceNotFoundError:
                 blob = None
@@ -114,8 +115,8 @@ class Container:
             return [ListedBlob(str(each.name), _etag(each.etag), _md5(each)) for each in found]
 
     @contextmanager
-    def _client(self, name: str = "") -> Iterator["ContainerClient"]:
-        """A client for one operation, on a blob or on the container.
+    def _client(self, name: str = "", **more: Any) -> Iterator["ContainerClient"]:  # noqa: ANN401  # the SDK's
+        """A client for one operation, on a blob or on the container, with more options.
 
         Raises StorageError for whatever goes wrong within.
         """
@@ -129,6 +130,7 @@ class Container:
                 options: dict[str, Any] = {
                     "retry_policy": LinearRetry(backoff=0, retry_total=1, random_jitter_range=1),
                     "transport": azure_transport(session, _CONNECT_TIMEOUT),
+                    **more,
                 }
                 string, uri = self._connection.connection_string, self._connection.blob_service_uri
                 if string is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
+from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from shared.errors import UpstreamTimeoutError, UpstreamUnavailableError, UsageSummaryError
@@ -125,6 +126,7 @@ class _AbortableAdapter(HTTPAdapter):
         self.aborted = False
         self._lock = threading.Lock()
         self._handles: list[socket.socket] = []
+        self._connections: list[HTTPConnection] = []
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # as HTTPAdapter has it
@@ -144,9 +146,13 @@ class _AbortableAdapter(HTTPAdapter):
                 _shut_down(handle)
 
     def forget(self) -> None:
+        """Close every connection; urllib3 waits for garbage collection, which an exception puts off."""
         with self._lock:
+            for connection in self._connections:
+                connection.close()
             for handle in self._handles:
                 handle.close()
+            self._connections.clear()
             self._handles.clear()
 
     def _watch_pools(self, manager: PoolManager) -> None:
@@ -160,15 +166,16 @@ class _AbortableAdapter(HTTPAdapter):
         class Connection(pool.ConnectionCls):  # type: ignore[misc, name-defined]  # a class only known here
             def _new_conn(self) -> socket.socket:
                 opened: socket.socket = super()._new_conn()
-                adapter._watch(opened)  # the adapter's own inner class
+                adapter._watch(self, opened)  # the adapter's own inner class
                 return opened
 
         return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
-    def _watch(self, opened: socket.socket) -> None:
+    def _watch(self, connection: HTTPConnection, opened: socket.socket) -> None:
         """Keep a second handle: TLS takes the first one over before its handshake."""
         with self._lock:
             handle = opened.dup()
+            self._connections.append(connection)
             self._handles.append(handle)
             if self.aborted:
                 _shut_down(handle)

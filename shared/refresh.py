@@ -60,7 +60,8 @@ class Refresh:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
             failure = UpstreamUnavailableError(f"a defect: {where}")
-            return self._give_up(failure, claim if isinstance(claim, Shared) else None)
+            outcome = self._give_up(failure, claim if isinstance(claim, Shared) else None)
+            return replace(outcome, decision=self._known.decide(wanted.directives))
 
     def look(self) -> None:
         """Hold the shared answer if it is newer."""
@@ -80,6 +81,8 @@ class Refresh:
             return self._claim(wanted)
         except StorageError as error:
             _say_not_shared(error)
+            if self._is_enough(wanted):  # another flight's, or a look's
+                return Outcome(Source.STORED)
             rest = self._known.rest
             return None if rest is None else Outcome(Source.STORED, rest.error)
 
@@ -109,13 +112,18 @@ class Refresh:
 
     def _settled(self, wanted: Wanted, shared: Shared) -> Outcome | None:
         """How a refresh ends that needs no asking, now that the shared answer is adopted."""
-        decision, rest = self._known.decide_exactly(wanted.directives), self._known.rest
-        if decision is Decision.SERVE or (decision is Decision.SERVE_AND_REFRESH and not wanted.is_behind):
+        if self._is_enough(wanted):
             return Outcome(Source.STORED)
+        decision, rest = self._known.decide_exactly(wanted.directives), self._known.rest
         if rest is not None:
             return Outcome(Source.STORED, rest.error)
         is_enough = wanted.is_behind or (decision is Decision.FETCH_STALE and self._known.has_usable())
         return Outcome(Source.STORED) if shared.keep_away and is_enough else None
+
+    def _is_enough(self, wanted: Wanted) -> bool:
+        """Whether the answer held is what is wanted, and nobody needs to ask."""
+        decision = self._known.decide_exactly(wanted.directives)
+        return decision is Decision.SERVE or (decision is Decision.SERVE_AND_REFRESH and not wanted.is_behind)
 
     def _left(self, since: float) -> timedelta:
         """The time for asking that is left since a monotonic second."""
