@@ -98,6 +98,13 @@ def parser() -> argparse.ArgumentParser:
         " licences into docs/dependencies.md. The exit code is 1 when one is known; what the index cannot"
         " tell is skipped with the reason.",
     )
+    mutants = commands.add_parser(
+        "mutants",
+        help="mutants of the app's code that no test notices",
+        description="Change the app's code in one place at a time, run the tests that look there, and write"
+        " what none noticed into docs/mutants.md. The exit code is 1 when one of those is not explained.",
+    )
+    mutants.add_argument("names", nargs="*", help="of mutants, such as shared.freshness*; all, if none")
     lock = commands.add_parser(
         "lock",
         help="pin the requirements of pyproject.toml",
@@ -155,6 +162,10 @@ def work(options: argparse.Namespace, rest: Sequence[str]) -> int:
             from dev.audit import audit
 
             code = audit()
+        case "mutants":
+            from dev.mutants import mutants
+
+            code = mutants(options.names)
         case "bench":
             from dev.bench import bench
 
