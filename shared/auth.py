@@ -19,17 +19,14 @@ from shared.events import log_failure
 from shared.settings import PartnerCenterSettings
 
 if TYPE_CHECKING:
-    from azure.core.credentials import AccessToken, AccessTokenInfo, TokenCredential, TokenRequestOptions
+    from azure.core.credentials import AccessToken, TokenCredential
 
 REDEMPTION_TIME = timedelta(seconds=20)
 """For one redemption with all its calls: vault, identity, discovery, token."""
 
-_EXPIRY_MARGIN = timedelta(
-    minutes=5
-)  # a token is renewed so long before it expires, if Entra says no earlier
-_LAST_MARGIN = timedelta(
-    minutes=1
-)  # and used until so long before, while renewing fails: none dies on its way
+# A token is renewed so long before it expires, if Entra says no earlier, and used until so long before, while
+# renewing fails: none dies on its way.
+_EXPIRY_MARGIN, _LAST_MARGIN = timedelta(minutes=5), timedelta(minutes=1)
 _LEAST_TIME = timedelta(seconds=1)
 _RETRY = timedelta(seconds=30)  # between renewals that fail; azure-identity's number
 _OPERATORS_RETRY = timedelta(minutes=1)
@@ -62,31 +59,12 @@ class AppUserCredential:
         self._flight: Future[_Token] | None = None
         self._token: _Token | None = None
 
-    def get_token(
-        self,
-        *scopes: str,
-        claims: str | None = None,  # noqa: ARG002  # the protocol's; Partner Center sends no claims challenge
-        tenant_id: str | None = None,  # noqa: ARG002  # the protocol's; there is one tenant
-        enable_cae: bool = False,  # noqa: ARG002  # the protocol's
-        **kwargs: Any,  # noqa: ANN401  # the protocol's
-    ) -> "AccessToken":
+    def get_token(self, *scopes: str, **options: Any) -> "AccessToken":  # noqa: ANN401  # the protocol's
         """A token that is good for a minute at least; `time_allowed` (timedelta) may shorten the wait."""
         from azure.core.credentials import AccessToken
 
-        token = self._current(scopes, kwargs.get("time_allowed", REDEMPTION_TIME))
+        token = self._current(scopes, options.get("time_allowed", REDEMPTION_TIME))
         return AccessToken(token.value, int(token.expires_on.timestamp()))
-
-    def get_token_info(
-        self,
-        *scopes: str,
-        options: "TokenRequestOptions | None" = None,  # noqa: ARG002  # the protocol's
-    ) -> "AccessTokenInfo":
-        """The same for clients that ask for more than a token."""
-        from azure.core.credentials import AccessTokenInfo
-
-        token = self._current(scopes, REDEMPTION_TIME)
-        renew_at = int(token.renew_at.timestamp())
-        return AccessTokenInfo(token.value, int(token.expires_on.timestamp()), refresh_on=renew_at)
 
     def forget(self, refused: str, *, consent: bool, older_than: timedelta = timedelta()) -> None:
         """Renew a refused token at the next call, unless it has been replaced or is not as old as that.
