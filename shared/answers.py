@@ -24,6 +24,7 @@ from shared.settings import Freshness
 if TYPE_CHECKING:
     from shared.client import PartnerCenterClient
 
+_PLAIN = {Decision.SERVE, Decision.SERVE_AND_REFRESH}
 _NO_TIME = timedelta()
 _LOOK_AGAIN = timedelta(seconds=5)  # for an answer of another instance, while at rest
 
@@ -40,8 +41,8 @@ class Result(NamedTuple):
 
     @property
     def is_plain_hit(self) -> bool:
-        """Whether a fresh answer was served from memory: nothing worth a log line."""
-        return self.decision is Decision.SERVE and self.error is None
+        """Whether an answer was served from memory, since it would do: nothing worth a log line."""
+        return self.decision in _PLAIN and self.error is None
 
 
 class Answers:

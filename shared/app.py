@@ -17,15 +17,15 @@ from shared.errors import ConfigurationError
 from shared.events import log_event
 from shared.fleet import Fleet
 from shared.freshness import Decision, RequestDirectives
-from shared.history import History
-from shared.record import Record
-from shared.run import Outcome, Run, log_failed
 from shared.settings import Freshness, RecordSettings, Settings
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
     from shared.client import PartnerCenterClient
+    from shared.history import History
+    from shared.record import Record
+    from shared.run import Outcome, Run
 
 _log = logging.getLogger(__name__)
 
@@ -67,15 +67,19 @@ class App:
 
         fleet = Fleet(cache, partner, clock, shares_failures=operator is None)
         self._answers = Answers(fleet, open_client, settings.freshness, clock)
-        record, history = open_record(settings.record, clock, operator)
 
-        def token_age() -> float | None:
-            from shared.consent import stored_age_in_days
+        def open_run() -> "Run":
+            from shared.run import Run
 
-            return None if operator else stored_age_in_days(settings, clock)
+            def token_age() -> float | None:
+                from shared.consent import stored_age_in_days
 
-        floor = settings.freshness.min_refresh
-        self._run = Run(self._answers, record, history, floor, clock, token_age)
+                return None if operator else stored_age_in_days(settings, clock)
+
+            record, history = open_record(settings.record, clock, operator)
+            return Run(self._answers, record, history, settings.freshness.min_refresh, clock, token_age)
+
+        self._open_run = open_run
 
     async def get_usage_summary(self, directives: RequestDirectives, correlation_id: str) -> Result:
         """The usage summary for one caller, or why there is none; see Answers.get."""
@@ -84,18 +88,23 @@ class App:
             return Result(Decision.FETCH_MISSING, error=self._problem)
         return await self._answers.get(directives, correlation_id)
 
-    def take_snapshot(self, *, dry_run: bool = False) -> Outcome:
+    def take_snapshot(self, *, dry_run: bool = False) -> "Outcome":
         """Record today's usage summary; see Run.take_snapshot."""
+        from shared.run import log_failed
+
         if self._problem is not None:
             log_failed(self._problem)
             raise self._problem
-        return self._run.take_snapshot(dry_run=dry_run)
+        return self._open_run().take_snapshot(dry_run=dry_run)
 
 
 def open_record(
     settings: RecordSettings, clock: Clock, operator: "TokenCredential | None" = None
-) -> tuple[Record, History]:
+) -> "tuple[Record, History]":
     """The record and its history, for the platform's identity or for an operator."""
+    from shared.history import History
+    from shared.record import Record
+
     usage, history = (
         Container(name, settings.storage, PATIENT, settings.ca_bundle, operator)
         for name in (settings.snapshot_container, settings.history_container)
