@@ -105,6 +105,12 @@ def parser() -> argparse.ArgumentParser:
         " what none noticed into docs/mutants.md. The exit code is 1 when one of those is not explained.",
     )
     mutants.add_argument("names", nargs="*", help="of mutants, such as shared.freshness*; all, if none")
+    commands.add_parser(
+        "reliability",
+        help="what callers get when something fails, as docs/reliability.md",
+        description="Run the tests of everything that may fail and, if they pass, write docs/reliability.md"
+        " of what they assert.",
+    )
     lock = commands.add_parser(
         "lock",
         help="pin the requirements of pyproject.toml",
@@ -135,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     return work(options, rest)
 
 
-def work(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def work(options: argparse.Namespace, rest: Sequence[str]) -> int:  # noqa: C901  # a table of commands
     """Run one command, inside .venv; returns the exit code."""
     match options.command:
         case "run":
@@ -170,6 +176,8 @@ def work(options: argparse.Namespace, rest: Sequence[str]) -> int:
             from dev.bench import bench
 
             code = bench(quick=options.quick)
+        case "reliability":
+            code = reliability()
         case "lock":
             from dev.lock import lock
 
@@ -188,6 +196,17 @@ def test(arguments: Sequence[str], *, is_nightly: bool) -> int:
     ensure_installed()  # not within the time limit of the first test that needs it
     chosen = [] if is_nightly else ["-m", "not nightly"]
     return int(pytest.main(["-n", "auto", "--dist", "worksteal", *chosen, *arguments]))
+
+
+def reliability() -> int:
+    """Write docs/reliability.md of the tests that it tells about, if they pass; returns the exit code."""
+    file, page = "tests/test_faults.py", "test_the_page_says_what_the_tests_assert"
+    code = test([file, f"--deselect={file}::{page}"], is_nightly=False)
+    if code == 0:
+        from tests.faults.page import write
+
+        write()
+    return code
 
 
 if __name__ == "__main__":

@@ -32,10 +32,25 @@ class Fault(Enum):
     """The connection closes before the service hears of it."""
     LOSE = auto()
     """The service does it, and the connection closes without an answer."""
+    HANG = auto()
+    """The service does not hear of it, and the connection stays open until the instance leaves."""
     ERROR_500 = auto()
     ERROR_503 = auto()
+    NO_KEY = auto()
+    ARCHIVED = auto()
+    CHANGED = auto()
+    """Somebody else wrote first, it says."""
     DIE = auto()
     """Dropped, and so is all that follows: for storage, the instance behind this proxy has been killed."""
+
+
+_REFUSALS = {
+    Fault.ERROR_500: (500, "InternalError"),
+    Fault.ERROR_503: (503, "ServerBusy"),
+    Fault.NO_KEY: (403, "AuthenticationFailed"),
+    Fault.ARCHIVED: (409, "BlobArchived"),
+    Fault.CHANGED: (412, "ConditionNotMet"),
+}
 
 
 class Policy(Enum):
@@ -136,6 +151,10 @@ class StorageProxy:
         endpoint = f"http://{host}:{port}/{ACCOUNT}"
         return f"DefaultEndpointsProtocol=http;{account};BlobEndpoint={endpoint};"
 
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
     def follow(self, plan: Plan = no_faults) -> None:
         """From now on requests fare as planned; who was dead lives again."""
         with self._lock:
@@ -183,7 +202,7 @@ class StorageProxy:
         try:
             with closing(client), client.makefile("rb") as incoming, suppress(ConnectionError):
                 while (asked := _Message.read(incoming)) is not None:
-                    answer = self._answer(asked)
+                    answer = self._answer(asked, incoming)
                     if answer is None:
                         return
                     client.sendall(answer)
@@ -192,7 +211,7 @@ class StorageProxy:
                 self._threads.discard(threading.current_thread())
                 self._open.discard(client)
 
-    def _answer(self, asked: "_Message") -> bytes | None:
+    def _answer(self, asked: "_Message", incoming: BufferedReader) -> bytes | None:
         """What the instance gets to see; None closes the connection."""
         request = _request_of(asked, self._now())
         with self._lock:
@@ -204,10 +223,9 @@ class StorageProxy:
         match fault:
             case Fault.DROP | Fault.DIE:
                 return None
-            case Fault.ERROR_500:
-                return self._refuse(request, 500, "InternalError")
-            case Fault.ERROR_503:
-                return self._refuse(request, 503, "ServerBusy")
+            case Fault.HANG:
+                incoming.read()  # until the instance leaves
+                return None
             case Fault.LOSE | Fault.NONE:
                 refused = self._forbidden(request)
                 if refused is not None:
@@ -218,6 +236,8 @@ class StorageProxy:
                     return None
                 request.answered = request.done
                 return answer.encode(date=format_datetime(self._now(), usegmt=True))
+            case _:
+                return self._refuse(request, *_REFUSALS[fault])
 
     def _forbidden(self, request: Request) -> tuple[int, str] | None:
         """How a policy answers a request that is against it."""
