@@ -360,12 +360,6 @@ def test_no_usage_data_replaces_an_older_document_and_is_shared(instances: Insta
     assert body(ask(app)) == instances.world.document
 
 
-def test_the_claim_of_a_dead_owner_is_taken_over_after_its_life(instances: Instances) -> None:
-    shared = instances.fleet.read()
-    assert instances.fleet.claim(replace(shared, at=shared.at - CLAIM_LIFE), "dead")
-    assert body(ask(instances.start())) == instances.world.document
-
-
 @pytest.mark.parametrize("age", [STALE, OLD_BUT_USABLE])
 def test_while_a_living_owner_asks_others_serve_what_they_have(instances: Instances, age: timedelta) -> None:
     old = instances.store(age)

@@ -26,7 +26,6 @@ from shared.blob import Reading
 from shared.blobs import Container
 from shared.clock import Clock
 from shared.errors import (
-    BlobConflictError,
     ConfigurationError,
     ConsentRequiredError,
     NotCachedError,
@@ -44,7 +43,7 @@ from shared.http import respond
 from shared.outcome import Source
 from shared.record import Record
 from shared.settings import ClientSecret, Settings
-from tests.conftest import ManualClock, beside, events, partner_of, share, shared_name
+from tests.conftest import ManualClock, beside, events, partner_of, share
 from tests.storage_proxy import StorageProxy
 from tests.threads import settle
 
@@ -558,26 +557,6 @@ def test_storage_that_fails_costs_no_answer_and_no_snapshot(place: Place, storag
     assert (third.answer, type(third.error)) == (first.answer, UpstreamRefusedError)
 
 
-def test_storage_that_hangs_costs_no_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.app.QUICK", timedelta(seconds=0.3))
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}/{ACCOUNT}"
-        hanging = f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={address}"
-        app = place.start(AzureWebJobsStorage=hanging, USAGE_STORAGE=place.up)
-        assert [body(ask(app)) for _ in range(2)] == [place.world.document] * 2
-    assert len(place.calls()) == 1
-
-
-def test_storage_that_always_says_412_costs_no_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> str:
-        raise BlobConflictError("412")
-
-    monkeypatch.setattr(Container, "write", refuse)
-    app = place.start()
-    assert [body(ask(app)) for _ in range(2)] == [place.world.document] * 2
-    assert len(place.calls()) == 1
-
-
 @pytest.mark.parametrize("storage", ["up", "down", "read_only"])
 def test_only_if_cached_with_nothing_stored_asks_nobody(place: Place, storage: str) -> None:
     result = ask(place.start(AzureWebJobsStorage=getattr(place, storage)), ONLY_IF_CACHED)
@@ -588,13 +567,6 @@ def test_only_if_cached_with_nothing_stored_asks_nobody(place: Place, storage: s
 def test_a_shared_answer_that_can_only_be_read_is_served(place: Place) -> None:
     first = ask(place.start())
     assert ask(place.start(AzureWebJobsStorage=place.read_only)).answer == first.answer
-    assert len(place.calls()) == 1
-
-
-@pytest.mark.parametrize("metadata", [{}, {"fetched": "yesterday"}], ids=["none", "wrong"])
-def test_a_garbage_blob_costs_no_answer_and_is_replaced(place: Place, metadata: dict[str, str]) -> None:
-    place.cache.write(shared_name(place.environ), b"garbage", "text/plain", replacing=None, metadata=metadata)
-    assert [body(ask(place.start())) for _ in range(2)] == [place.world.document] * 2
     assert len(place.calls()) == 1
 
 

@@ -8,7 +8,6 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,12 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shared.app
-from dev.azurite import Azurite
 from dev.simulator import Service, Simulator
 from shared.app import App
 from shared.errors import ConfigurationError, UpstreamUnavailableError
 from shared.guids import is_guid
-from tests.conftest import ManualClock, delete_shared_answer, events
+from tests.conftest import ManualClock, events
 from tests.test_answers import Storage
 from tests.threads import settle
 
@@ -156,91 +154,6 @@ def test_the_callers_authorization_goes_nowhere(
 
     assert "of-the-caller" not in caplog.text
     assert all("of-the-caller" not in str(each.headers) for each in simulator.world.exchanges)
-
-
-FAULTS = [
-    ("down", 503, "upstream-unavailable", 503, None),
-    ("throttled", 503, "upstream-unavailable", 429, None),
-    ("connection-reset", 503, "upstream-unavailable", None, None),
-    ("unauthorized", 502, "upstream-refused", 401, None),
-    ("forbidden", 502, "upstream-refused", 403, 900308),
-    ("role-missing", 502, "upstream-refused", 403, 900308),
-    ("app-only", 502, "upstream-refused", 403, 900329),
-    ("not-found", 502, "upstream-refused", 404, 1000),
-    ("bad-request", 502, "upstream-refused", 400, 2000),
-    ("redirect", 502, "upstream-refused", 302, None),
-    ("html", 502, "upstream-invalid", 200, None),
-    ("half-document", 502, "upstream-invalid", 200, None),
-    ("wrong-object", 502, "upstream-invalid", 200, None),
-    ("no-total", 502, "upstream-invalid", 200, None),
-    ("huge", 502, "upstream-invalid", 200, None),
-    ("mfa-missing", 502, "consent-required", 401, 900421),
-    ("consent-revoked", 502, "consent-required", None, None),
-    ("consent-expired", 502, "consent-required", None, None),
-    ("mfa-required", 502, "consent-required", None, None),
-    ("mfa-expired", 502, "consent-required", None, None),
-    ("sign-in-frequency", 502, "consent-required", None, None),
-    ("blocked", 502, "consent-required", None, None),
-    ("vault-deleted", 502, "consent-required", None, None),
-    ("vault-empty", 502, "consent-required", None, None),
-    ("secret-expired", 500, "configuration", None, None),
-    ("vault-forbidden", 500, "configuration", None, None),
-    ("entra-down", 503, "upstream-unavailable", None, None),
-    ("entra-throttled", 503, "upstream-unavailable", None, None),
-    ("vault-throttled", 503, "upstream-unavailable", None, None),
-    ("entra-garbage", 503, "upstream-unavailable", None, None),
-    ("vault-down", 503, "upstream-unavailable", None, None),
-    ("identity-down", 503, "upstream-unavailable", None, None),
-]
-
-
-@pytest.mark.parametrize(("scenario", "status", "code", "upstream", "upstream_code"), FAULTS)
-def test_a_fault_is_the_contracts_problem_and_is_over_when_it_is_over(  # fixtures, and a row of the table
-    app: Callable[..., SimpleNamespace],
-    simulator: Simulator,
-    azurite: Azurite,
-    environ: dict[str, str],
-    manual_clock: ManualClock,
-    scenario: str,
-    status: int,
-    code: str,
-    upstream: int | None,
-    upstream_code: int | None,
-) -> None:
-    simulator.world.choose(scenario)
-    started = app()
-
-    response = started.get()
-
-    document = problem(response)
-    assert (response.status_code, document["code"]) == (status, code)
-    assert (document.get("upstreamStatus"), document.get("upstreamCode")) == (upstream, upstream_code)
-    assert ("requestId" in document) == (upstream is not None)
-    if code.startswith("upstream-"):
-        assert 1 <= int(response.headers["Retry-After"]) <= 20
-    else:
-        assert "Retry-After" not in response.headers
-
-    simulator.world.choose("healthy")
-    simulator.world.consent()
-    assert started.get().status_code == status, "nobody asks again at once"
-    for _ in range(3 if scenario == "app-only" else 1):  # a forbidden token is kept for a minute
-        delete_shared_answer(azurite, environ)  # the fleet's back-off is by Azurite's clock, not by this one
-        manual_clock.advance(seconds=60)
-        recovered = started.get()
-    assert recovered.status_code == 200
-
-
-def test_an_upstream_without_an_answer_in_the_budget_is_a_timeout(
-    app: Callable[..., SimpleNamespace], simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shared.client.ATTEMPT_TIME", timedelta(seconds=0.3))
-    simulator.world.choose("hanging")
-
-    response = app().get()
-
-    assert (response.status_code, problem(response)["code"]) == (504, "upstream-timeout")
-    assert int(response.headers["Retry-After"]) >= 1
 
 
 @pytest.mark.parametrize(("scenario", "status"), [("no-usage-data", 404), ("no-usage-data-400", 400)])

@@ -30,7 +30,9 @@ from shared.app import App
 from shared.guids import is_guid
 from shared.problems import PROBLEMS
 from tests.conftest import ManualClock
-from tests.test_functions import FAULTS, load
+from tests.faults import TABLE
+from tests.faults.acts import scenarios_of
+from tests.test_functions import load
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "openapi.yaml"
@@ -161,6 +163,13 @@ BRIEF = {
     "USAGE_CACHE_STALE_WHILE_REVALIDATE_SECONDS": "0",
     "USAGE_CACHE_MIN_REFRESH_SECONDS": "1",
 }
+PROBLEMS_OF = {
+    scenario: case.effect.nothing.status
+    for cases in TABLE.values()
+    for case in cases
+    for scenario in scenarios_of(case.begin)
+    if case.effect.nothing.code
+}
 STATES = {
     "warm": State("healthy", {200, 304}, is_stored=True, settings={"USAGE_CACHE_MIN_REFRESH_SECONDS": "1"}),
     "empty-every-second": State(
@@ -173,10 +182,7 @@ STATES = {
         settings=BRIEF | {"USAGE_CACHE_STALE_WHILE_REVALIDATE_SECONDS": "3600"},
     ),
     "stale": State("throttled", {200, 304}, is_stored=True, settings=BRIEF),
-    "no-usage-data": State("no-usage-data", {404, 504}),
-    "no-usage-data-400": State("no-usage-data-400", {404, 504}),
-    "hanging": State("hanging", {504}),
-    **{scenario: State(scenario, {status, 504}) for scenario, status, *_ in FAULTS},
+    **{scenario: State(scenario, {status, 504}) for scenario, status in PROBLEMS_OF.items()},
 }
 
 # Of schemathesis's checks these do not apply:
