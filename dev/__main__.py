@@ -87,10 +87,14 @@ def parser() -> argparse.ArgumentParser:
     package.add_argument("--for-azd", action="store_true", help="and unpack it where `azd package` takes it")
     bench = commands.add_parser(
         "bench",
-        help="the benchmarks",
-        description="Measure a hit and a 304 on the local host beside a function that does nothing.",
+        help="the benchmarks, into docs/benchmarks.md",
+        description="Measure hits, callers while Partner Center hangs, several processes beside caching"
+        " libraries, cold starts, memory, the record as it grows and a refresh of the report. Prints tables"
+        " and writes docs/benchmarks.md; takes ten minutes, in which the machine should do little else.",
     )
-    bench.add_argument("--quick", action="store_true", help="that they work, in less than a minute")
+    bench.add_argument(
+        "--quick", action="store_true", help="that they work, in less than a minute; writes nothing"
+    )
     commands.add_parser(
         "audit",
         help="known vulnerabilities and licences of what is deployed",
