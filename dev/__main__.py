@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         help="the benchmarks, into docs/benchmarks.md",
         description="Measure hits, callers while Partner Center hangs, several processes beside caching"
         " libraries, cold starts, memory, the record as it grows and a refresh of the report. Prints tables"
-        " and writes docs/benchmarks.md; takes ten minutes, in which the machine should do little else.",
+        " and writes docs/benchmarks.md; takes some ten minutes, in which the machine should do little else.",
     )
     bench.add_argument(
         "--quick", action="store_true", help="that they work, in less than a minute; writes nothing"

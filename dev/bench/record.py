@@ -112,8 +112,8 @@ def measure(azurite: Azurite, *, quick: bool) -> Section:
         f" {_requests(done[UNCHANGED, last])} for a document that has not changed, against"
         f" {_requests(done[TAKEN, first])} and {_requests(done[UNCHANGED, first])} at {first}; it takes"
         f" {_times((TAKEN, last), done).median:.1f} and {_times((UNCHANGED, last), done).median:.1f} times as"
-        f" long. A rebuild at {last:,} days takes"
-        f" {spread(each.seconds for each in done[REBUILD, last]).median:.1f} seconds."
+        f" long, {_seconds(done[TAKEN, last]):.1f} and {_seconds(done[UNCHANGED, last]):.1f} seconds. A"
+        f" rebuild takes {_seconds(done[REBUILD, last]):.1f} seconds there."
     )
     return Section("What does the record cost as it grows?", METHOD, [runs, rebuilds], reading)
 
@@ -141,8 +141,12 @@ def _times(key: tuple[str, int], done: _Done) -> Spread:
     return ratio([each.seconds for each in done[key]], [each.seconds for each in first])
 
 
+def _seconds(costs: list[_Cost]) -> float:
+    return spread(each.seconds for each in costs).median
+
+
 def _requests(costs: list[_Cost]) -> str:
-    return f"{spread(each.requests for each in costs):.0f}"
+    return f"{spread(each.requests for each in costs):,.0f}"
 
 
 def _row(key: tuple[str, int], done: _Done) -> dict[str, str]:
@@ -152,5 +156,5 @@ def _row(key: tuple[str, int], done: _Done) -> dict[str, str]:
         "days of record": f"{days:,}",
         "seconds, times the least": f"{_times(key, done):.2f}",
         "requests": _requests(done[key]),
-        "seconds": f"{spread(each.seconds for each in done[key]).median:.3f}",
+        "seconds": f"{_seconds(done[key]):.3f}",
     }

@@ -63,13 +63,12 @@ class Section:
 
 def machine() -> dict[str, str]:
     """What measures, and how busy it is before it begins."""
-    cores = psutil.cpu_count() or 1
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "processor": _processor(),
-        "cores": str(cores),
+        "cores": str(psutil.cpu_count()),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "busy before it began": f"{psutil.getloadavg()[0] / cores:.0%} of the cores",
+        "load before it began": f"{psutil.getloadavg()[0]:.1f}",
         "system": _system(),
         "Python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
