@@ -16,8 +16,7 @@ from dev.bench.report import Section, Table
 from dev.bench.wire import Requests, counting
 from shared.app import open_record
 from shared.clock import Clock
-from shared.history import NDJSON
-from shared.record import Found
+from shared.drafts import NDJSON, Found
 from shared.settings import RecordSettings, StorageConnection
 
 HISTORY, DATED = "the history's one file", "a listing and each dated blob"

@@ -19,8 +19,8 @@ from dev.bench.wire import Requests, counting
 from dev.simulator import Simulator
 from shared.app import App, open_record
 from shared.clock import Clock
-from shared.record import Found
-from shared.settings import read_settings
+from shared.configuration import read_settings
+from shared.drafts import Found
 from shared.snapshots import day_prefix
 
 REBUILD, TAKEN, REVISED, UNCHANGED = "rebuild", "taken", "revised", "unchanged"

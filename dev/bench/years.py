@@ -8,7 +8,7 @@ from itertools import batched
 from azure.storage.blob import ContainerClient, ContentSettings
 
 from dev.simulator.world import DOCUMENT
-from shared.blobs import md5
+from shared.blob import md5
 from shared.snapshots import JSON_TYPE, first_name, snapshot
 from shared.usage_summary import read_usage_summary
 
