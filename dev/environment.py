@@ -114,6 +114,8 @@ def enter(arguments: Sequence[str]) -> None:
     venv = ROOT / ".venv"
     make(venv, ROOT / "dev" / "requirements.txt")
     os.chdir(ROOT)
+    # .venv is made without bytecode: were none kept, each of a thousand processes would compile all anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if Path(sys.prefix).resolve() == venv:
         return
     command = [str(interpreter(venv)), "-m", "dev", *arguments]

@@ -82,9 +82,7 @@ def make_app(root: Path, own: Iterable[str] = (), noops: Iterable[str] = (NOOP,)
 def settings_of(azurite: Azurite, simulator: Simulator, **own: str) -> dict[str, str]:
     """A host's settings: the world's, these, and for the rest the defaults, whatever the person has set."""
     world = environment(azurite, simulator).items()
-    # Containers often forbid Python to keep bytecode: each process would compile anew all that it imports.
-    kept = {name: value for name, value in world if name != "PYTHONDONTWRITEBYTECODE"}
-    return {name: value for name, value in kept.items() if not name.startswith("USAGE_CACHE_")} | {
+    return {name: value for name, value in world if not name.startswith("USAGE_CACHE_")} | {
         "SNAPSHOT_SCHEDULE": "0 0 0 1 1 *",  # no timer while it is measured
         **own,
     }
