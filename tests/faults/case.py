@@ -7,7 +7,7 @@ from enum import Enum
 from shared.app import App
 from shared.problems import Response
 from tests.faults.acts import Act, as_always
-from tests.faults.scene import LATER, NEW, STORED, Scene
+from tests.faults.scene import NEW, STORED, Scene
 
 STATUS = {
     "no-usage-data": 404,
@@ -20,7 +20,7 @@ STATUS = {
 }
 NO_DATA, CONFIGURATION, CONSENT, REFUSED, INVALID, UNAVAILABLE, TIMEOUT = STATUS
 
-_NAMES = {NEW: "new", STORED: "stored", LATER: "later"}
+_NAMES = {NEW: "new", STORED: "stored"}
 
 
 class State(Enum):
@@ -85,10 +85,9 @@ SHARED_AGAIN = Recovery(3 * 3600, "no caller notices; the next answer is shared 
 
 
 def told(seconds: int) -> Recovery:
-    """Partner Center or Entra has said when to come again."""
-    return Recovery(
-        seconds + 2, f"by itself, when the {seconds} s of Retry-After are over", retry_after=seconds
-    )
+    """Partner Center or Entra has said when to come again; storage's clock, by which that goes, is coarse."""
+    when = f"by itself, when the {seconds} s of Retry-After are over"
+    return Recovery(seconds + 2, when, retry_after=seconds)
 
 
 @dataclass(frozen=True)
