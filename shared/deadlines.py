@@ -44,7 +44,10 @@ def translated(who: str) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  # see above
         name = type(error).__name__
         kind = " ".join(map(str, filter(None, (name, getattr(error, "status_code", None)))))
-        raise UpstreamUnavailableError(f"{who} failed or makes no sense ({kind})", hint=hint(name)) from None
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        raise UpstreamUnavailableError(
+            f"{who} failed or makes no sense ({kind})", retry_after=retry_after(headers), hint=hint(name)
+        ) from None
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class Refresh:
         try:
             claim = self._claim_or_not(wanted)
             return claim if isinstance(claim, Outcome) else self._ask(wanted, claim)
-        except Exception as error:  # noqa: BLE001  # a defect must not leave callers waiting
+        except BaseException as error:  # noqa: BLE001  # a defect must not leave callers waiting
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
             failure = UpstreamUnavailableError(f"a defect: {where}")

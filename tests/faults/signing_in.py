@@ -123,6 +123,11 @@ SIGN_IN = [
 KEY_VAULT = [
     Case("answers 503", Scenario("vault-down"), DOWN),
     Case("answers 429", Scenario("vault-throttled"), DOWN),
+    Case(
+        "answers 429 with 40 s as Retry-After",
+        answers(VAULT, 429, retry_after="40"),
+        fails(UNAVAILABLE, recovery=told(40)),
+    ),
     Case("refuses the app: 403", Scenario("vault-forbidden"), fails(CONFIGURATION)),
     Case("its secret is deleted", Scenario("vault-deleted"), fails(CONSENT)),
     Case("has no such secret", Scenario("vault-empty"), fails(CONSENT), consents_again),
