@@ -230,6 +230,8 @@ def test_a_stale_answer_is_served_at_once_while_one_refresh_runs_behind_it(insta
     assert len(instances.calls()) == 2
     fresh = ask(app)
     assert (fresh.decision, fresh.source, body(fresh)) == (Decision.SERVE, Source.STORED, NEW)
+    assert fresh.answer is not None
+    assert fresh.answer.correlation_id == instances.calls()[-1].headers["ms-correlationid"]
 
 
 def test_an_instance_serves_its_older_copy_once_more_then_the_newer_one(instances: Instances) -> None:
@@ -249,6 +251,8 @@ def test_a_failure_is_kept_beside_the_usable_answer_and_nobody_asks_again(instan
     app = instances.start()
     failed = ask(app)
     assert failed.source is Source.FETCHED
+    assert how(failed).startswith("fwd=stale; fwd-status=403; ttl=-")
+    assert how(ask(app)).startswith("hit; ttl=-")
     for result in (failed, ask(app), ask(instances.start()), ask(app, NO_CACHE)):
         assert (result.answer, type(result.error)) == (old, UpstreamRefusedError)
         assert OLD_BUT_USABLE <= result.age < OLD_BUT_USABLE + 5 * SECOND
@@ -289,6 +293,8 @@ def test_after_a_failure_nobody_asks_until_the_back_off_is_over_and_then_all_rec
     assert shortest * SECOND <= failed.retry_after <= longest * SECOND
     for result in (failed, ask(one), ask(other), ask(instances.start())):
         assert (type(result.error), result.answer) == (kind, None)
+        assert result.decision is Decision.FETCH_MISSING
+        assert result.source is (Source.FETCHED if result is failed else Source.STORED)
         assert str(result.error) == str(failed.error)
         assert result.retry_after is not None
         assert timedelta() < result.retry_after <= (longest + 2) * SECOND
@@ -328,6 +334,7 @@ def test_a_caller_beside_one_who_wants_a_stored_answer_only_gets_a_fetched_one(i
 
     cached, plain = asyncio.run(both())
     assert isinstance(cached.error, NotCachedError)
+    assert (cached.decision, cached.error.message) == (Decision.REFUSE, "nothing usable is stored")
     assert (plain.error, body(plain)) == (None, instances.world.document)
 
 
