@@ -41,14 +41,13 @@ def read_usage_summary(body: bytes) -> UsageSummary:
     body = body.removeprefix(_BOM)
     if len(body) > SIZE_LIMIT:
         raise UpstreamInvalidError("the answer is larger than 1 MiB")
-    if not body.lstrip(b" \t\r\n").startswith(b"{"):  # simplejson would forgive a byte-order mark more
-        raise UpstreamInvalidError("the answer is not a JSON object")
     try:
         document = parse(body)
         dump([[[[document]]]])  # what nests too deeply for a snapshot of it could not be recorded
     except (ValueError, RecursionError):
         raise UpstreamInvalidError("the answer is not JSON in UTF-8") from None
-    if not isinstance(document, dict):
+    # simplejson would forgive another byte-order mark, even one in mojibake
+    if not isinstance(document, dict) or not body.lstrip().startswith(b"{"):
         raise UpstreamInvalidError("the answer is not a JSON object")
     if not is_finite(document.get("totalCost")):
         raise UpstreamInvalidError("the answer has no finite number totalCost")

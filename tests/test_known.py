@@ -82,6 +82,7 @@ def test_an_answer_is_as_old_as_its_call_and_never_younger_than_nothing(
 
 
 def test_without_an_answer_everything_is_missing(known: Known) -> None:
+    assert known.looked_at < 0
     assert known.weigh(NO_DIRECTIVES) == (Decision.FETCH_MISSING, None, timedelta())
     assert known.decide(ONLY_IF_CACHED) is Decision.REFUSE
     assert known.decide_exactly(NO_DIRECTIVES) is Decision.FETCH_MISSING

@@ -1,6 +1,7 @@
 """The dated blobs' names and documents: what is made, what is news, and what is refused when read back."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -162,6 +163,16 @@ NO_OBJECTS = {
     "with a constant that is not JSON's": taken().replace(b":37", b":NaN"),
     "too deep": b"[" * 100_000,
 }
+
+
+def test_an_instant_is_told_in_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert snapshots.instant_text(datetime(2026, 11, 21, 8, tzinfo=UTC)) == "2026-11-21T08:00:00Z"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize("content", NO_OBJECTS.values(), ids=NO_OBJECTS)
