@@ -31,8 +31,8 @@ REST, OTHERS_WAIT, BEHIND, REFUSED = (
 METHOD = f"""\
 The same load on hits at rest and on hits while a call of Partner Center gets no answer for as long as the \
 round lasts: a fresh answer while {WAITING} other callers wait because they sent `no-cache`, and a stale one \
-that is being renewed. A stale hit writes a line into the log, a fresh one writes none; so the last case has \
-stale hits at which nothing hangs: Partner Center has refused with a Retry-After of an hour."""
+that is being renewed. A stale hit takes more than a fresh one, hanging or not; so the last case has stale \
+hits at which nothing hangs: Partner Center has refused with a Retry-After of an hour."""
 
 
 class _Stage:
