@@ -5,6 +5,7 @@ A command is the name of a method of Worker and its arguments. The process ends 
 
 import asyncio
 import functools
+import gc
 import json
 import os
 import signal
@@ -18,10 +19,13 @@ from itertools import cycle
 from typing import Any
 from uuid import uuid4
 
+import psutil
+
 import shared.fleet_blob
 from shared.app import App
 from shared.client import PartnerCenterClient
 from shared.clock import Clock
+from shared.errors import UsageSummaryError
 from shared.fleet import Fleet
 from shared.freshness import parse_request_directives
 from shared.http import respond
@@ -131,6 +135,26 @@ class Worker:
     def sent(self) -> list[float]:
         """The monotonic seconds, which are the same in all processes, at which answered calls were sent."""
         return self._sent
+
+    def snapshot(self) -> dict[str, Any]:
+        """A run of the timer: its outcome and the day's blob, or the error that it raised."""
+        assert self._app is not None
+        try:
+            done = self._app.take_snapshot()
+        except UsageSummaryError as error:
+            return {"error": type(error).__name__}
+        return {name: done.get(name) for name in ("outcome", "blob")}
+
+    def figures(self) -> dict[str, int]:
+        """What the process holds, once nothing goes on in it: kilobytes, threads, and files with sockets."""
+        settle()
+        gc.collect()
+        own = psutil.Process()
+        return {
+            "kilobytes": own.memory_info().rss // 1024,
+            "threads": own.num_threads(),
+            "files": own.num_fds(),
+        }
 
     def settle(self) -> None:
         """Wait for refreshes under way."""

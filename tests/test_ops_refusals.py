@@ -44,7 +44,7 @@ AFTER_SIGNING_IN: dict[str, tuple[Callable[[World], None], int, str, str]] = {
     "blocked": (scenario("blocked"), 3, "AADSTS53003", "Conditional Access"),
     "Partner Center down": (scenario("down"), 1, "upstream-unavailable", "503"),
     "Partner Center throttles": (scenario("throttled"), 1, "upstream-unavailable", "429"),
-    "Partner Center nonsense": (scenario("html"), 1, "upstream-invalid", "not a JSON object"),
+    "Partner Center nonsense": (scenario("html"), 1, "upstream-invalid", "not JSON"),
     "app-only token": (scenario("app-only"), 2, "upstream-refused", "no person"),
     "client refused": (scenario("secret-expired"), 2, "AADSTS7000222", "expired client secret"),
     "vault read-only": (scenario("vault-read-only"), 2, "ForbiddenByRbac", "Key Vault Secrets Officer"),

@@ -154,7 +154,7 @@ def test_a_given_refresh_token_is_enough_for_showing(terminal: Terminal) -> None
         ("unauthorized", 2, "API access"),
         ("redirect", 2, "302"),
         ("down", 1, "503"),
-        ("html", 1, "not a JSON object"),
+        ("html", 1, "not JSON"),
         ("no-total", 1, "totalCost"),
         ("half-document", 1, "broke off"),
         ("entra-down", 1, "503"),
@@ -354,7 +354,7 @@ STRANGE: dict[str, tuple[Answer, int, str]] = {
     "JSON without an end": ((503, {}, b"[" * 100_000), 2, "answers as this app does"),
     "a redirect": ((302, {"Location": "https://elsewhere.invalid"}, b""), 2, "answered 302"),
     "more than a summary": ((200, {}, b"x" * (2 * SIZE_LIMIT)), 1, "larger than 1 MiB"),
-    "a page": ((200, {}, b"<html></html>"), 1, "not a JSON object"),
+    "a page": ((200, {}, b"<html></html>"), 1, "not JSON"),
 }
 
 
