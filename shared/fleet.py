@@ -6,12 +6,13 @@ late one is refused.
 
 from dataclasses import replace
 
-from shared.blobs import Container
+from shared.blobs import QUICK, Container
 from shared.clock import Clock
 from shared.errors import BlobConflictError, UsageSummaryError
 from shared.fleet_blob import back_off_of, blob_name, claim_of, content_of, read_shared
-from shared.held import Answer, Shared
+from shared.held import CLOCK_GRAIN, Answer, Shared
 
+_LONGEST_READING = QUICK + CLOCK_GRAIN  # what takes longer tells no time: neither a claim's end nor an age
 _JSON = "application/json; charset=utf-8"
 
 
@@ -29,13 +30,21 @@ class Fleet:
 
     def read(self) -> Shared:
         """What is shared now; what is damaged counts as absent."""
+        began = self._clock.monotonic()
         reading = self._container.read(self._name)
-        return read_shared(reading, self._clock.monotonic())
+        second = self._clock.monotonic()
+        if second - began > _LONGEST_READING.total_seconds():
+            return self.read()  # this process has been stopped meanwhile
+        return read_shared(reading, second)
 
     def claim(self, shared: Shared, owner: str) -> Shared | None:
         """Take the claim on what was read; None when another was faster."""
         etag = self._put(shared.answer, claim_of(owner, shared), shared.etag)
         return None if etag is None else replace(shared, etag=etag)
+
+    def release(self, claim: Shared) -> None:
+        """Give the claim back, with which nothing was done."""
+        self._put(claim.answer, {}, claim.etag)
 
     def back_off(self, claim: Shared, error: UsageSummaryError, until: float) -> bool:
         """Give the claim back, and tell all instances to keep away until a monotonic second, and why.

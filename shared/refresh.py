@@ -18,6 +18,7 @@ from shared.clock import Clock
 from shared.errors import OperatorError, StorageError, UpstreamUnavailableError, UsageSummaryError
 from shared.events import log_event, log_failure
 from shared.fleet import Fleet
+from shared.fleet_blob import CLAIM_LIFE
 from shared.freshness import Decision
 from shared.held import Answer, Held, Shared
 from shared.known import Known
@@ -30,6 +31,7 @@ LONGEST_WAIT = timedelta(seconds=62)
 """A caller's, and a refresh's for another instance: a little longer than asking can take."""
 
 _ASKING_TIME = timedelta(seconds=50)  # from reading the shared answer to the end of the upstream call
+_CLAIM = CLAIM_LIFE.total_seconds()  # what somebody waits for was sent no longer before
 _REST = 10.0, 18.0  # seconds after a failure, from and to: jitter
 _OPERATORS_REST = 50.0, 57.0  # the same where somebody must act, who sees it work within a minute
 _POLL = 0.05, 0.25  # seconds between two looks at another instance's claim
@@ -56,7 +58,7 @@ class Refresh:
         try:
             claim = self._claim_or_not(wanted)
             return claim if isinstance(claim, Outcome) else self._ask(wanted, claim)
-        except BaseException as error:  # noqa: BLE001  # a defect must not leave callers waiting
+        except Exception as error:  # noqa: BLE001  # a defect must not leave callers waiting
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
             failure = UpstreamUnavailableError(f"a defect: {where}")
@@ -90,24 +92,26 @@ class Refresh:
         """The claim, or an outcome that needs none; waits for another instance's fetch where it must."""
         waits_with, waits, lost = self._known.held, False, 0
         while True:
-            shared = self._read()
-            if waits and self._known.held is not waits_with:
+            shared, held = self._read(), self._known.held
+            if waits and held and held is not waits_with and held.sent > wanted.began - _CLAIM:
                 return Outcome(Source.COLLAPSED)
             outcome = self._settled(wanted, shared)
             if outcome is not None:
                 return outcome
             if not shared.keep_away:
                 claim = self._fleet.claim(shared, uuid.uuid4().hex)
-                if claim is not None and self._left(claim.read) > timedelta():
-                    return claim
-                lost += 1  # or this process has been stopped meanwhile
+                if claim is not None:
+                    if self._left(claim.read) > timedelta():
+                        return claim
+                    self._fleet.release(claim)  # this process has been stopped meanwhile
+                lost += 1
                 if lost == _LOST_CLAIMS:
                     raise StorageError("the claim is neither to be had nor held by anybody")
             elif shared.read - wanted.began > LONGEST_WAIT.total_seconds():
                 error = UpstreamUnavailableError("another instance is asking", retry_after=shared.keep_away)
                 return Outcome(Source.STORED, error)
             else:
-                waits_with, waits, lost = waits_with if waits else self._known.held, True, 0
+                waits_with, waits, lost = waits_with if waits else held, True, 0
                 self._clock.sleep(uniform(*_POLL))  # noqa: S311  # jitter
 
     def _settled(self, wanted: Wanted, shared: Shared) -> Outcome | None:
@@ -138,8 +142,7 @@ class Refresh:
 
     def _ask(self, wanted: Wanted, claim: Shared | None) -> Outcome:
         """Ask Partner Center, hold what it says and share it, as far as storage takes part."""
-        began = self._clock.monotonic()
-        decision = self._known.decide(wanted.directives)
+        began, decision = self._clock.monotonic(), self._known.decide(wanted.directives)
         try:
             self._opened = self._opened or self._open_client()
             left = self._left(claim.read if claim else wanted.began)
@@ -148,8 +151,7 @@ class Refresh:
             return replace(self._give_up(error, claim), decision=decision)
         now = self._clock.monotonic()
         sent = (claim or Shared(now, self._clock.now())).instant(fetched.sent)
-        ids = fetched.request_id, fetched.correlation_id
-        answer = Answer(fetched.body, sent, *ids, fetched.no_usage_data)
+        answer = Answer(fetched.body, sent, fetched.request_id, fetched.correlation_id, fetched.no_usage_data)
         self._known.hold(Held(answer, fetched.sent, is_exact=True, is_by_storage=claim is not None))
         log_event(
             _log,

@@ -21,6 +21,7 @@ from tests.faults.case import (
     FINE,
     ITSELF,
     SHARED_AGAIN,
+    TIMEOUT,
     UNAVAILABLE,
     UNNOTICED,
     Case,
@@ -51,6 +52,7 @@ ALONE = Effect(FETCHED, FETCHED, SHARED_AGAIN)
 REPLACED = Effect(FETCHED, FETCHED, UNNOTICED)
 ADOPTED = Effect(FOUND, FOUND, UNNOTICED)
 KNOWS = Effect(Seen(UNAVAILABLE), HIT, Recovery(0, "at once"))
+KILLED = fails(TIMEOUT, recovery=Recovery(130, "by itself, within {} s"))
 
 
 def cache(fault: Fault, method: str = "", *, times: int = 10**6) -> Act:
@@ -207,6 +209,14 @@ def raises(kind: type[BaseException]) -> Act:
     return lambda scene: scene.patch.setattr("shared.client.PartnerCenterClient.get_usage_summary", broken)
 
 
+def soon(scene: Scene, app: App) -> Response:
+    """A caller who would wait for a minute waits for half a second."""
+    scene.ask(app, ONLY_IF_CACHED)
+    scene.patch.setattr(threading, "excepthook", lambda _: None)  # as Python does with SystemExit by itself
+    scene.patch.setattr("shared.answers.LONGEST_WAIT", timedelta(seconds=0.5))
+    return scene.ask(app)
+
+
 def opens_no_more(scene: Scene) -> None:
     scene.fail_connections(OSError(errno.EMFILE, "Too many open files"))
 
@@ -255,5 +265,5 @@ PROCESS = [
     Case("can start no thread for a deadline", no_timer, BLIND),
     Case("can open no connection", opens_no_more, BLIND),
     Case("has no memory left amid a refresh", raises(MemoryError), fails(UNAVAILABLE)),
-    Case("its refresh is ended from within", raises(SystemExit), fails(UNAVAILABLE)),
+    Case("its refresh is killed, and it has looked before", raises(SystemExit), KILLED, ask=soon),
 ]
