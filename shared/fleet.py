@@ -67,4 +67,6 @@ class Fleet:
         except BlobConflictError:
             # The write may have succeeded, its response been lost, and its repetition refused.
             found = self._container.read(self._name).blob
-            return found.etag if found is not None and found.metadata == metadata else None
+            if found is None or not metadata.items() <= found.metadata.items():
+                return None
+            return found.etag
