@@ -292,21 +292,21 @@ class Protocol(RuleBasedStateMachine):
 
 
 HABITS = profile(
-    max_examples=60,
+    max_examples=15,
     stateful_step_count=20,
     derandomize=True,
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-LONGER = profile(HABITS, max_examples=4000, stateful_step_count=60, derandomize=False, print_blob=True)
+LONGER = profile(HABITS, max_examples=600, stateful_step_count=40, derandomize=False, print_blob=True)
 
 
 @pytest.mark.parametrize(
     "habits",
     [
-        pytest.param(HABITS, id="some", marks=[pytest.mark.nightly, pytest.mark.timeout(300)]),
-        pytest.param(LONGER, id="many", marks=[pytest.mark.nightly, pytest.mark.timeout(1800)]),
+        pytest.param(HABITS, id="some"),
+        pytest.param(LONGER, id="many", marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
     ],
 )
 def test_whatever_happens_in_a_fleet_the_claim_protocol_keeps_its_promises(
