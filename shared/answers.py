@@ -96,13 +96,14 @@ class Answers:
         rest, is_stale = self._known.rest, decision is Decision.SERVE_AND_REFRESH
         has_looked = self._clock.monotonic() - self._known.looked_at < _LOOK_AGAIN.total_seconds()
         is_served = is_stale or (rest is not None and self._known.has_usable())
+        result: Result | None = None  # of what is held now: the refresh may hold another at once
+        if is_stale:
+            result = self._stored(decision)
+        elif rest is not None and (is_served or has_looked):
+            result = self._failed(decision, Source.STORED, rest.error)
         if is_served and not (rest and has_looked):  # at rest it only looks for what others have fetched
             self._flights.launch(NO_DIRECTIVES, correlation_id, is_behind=True)
-        if is_stale:
-            return self._stored(decision)
-        if rest is not None and (is_served or has_looked):
-            return self._failed(decision, Source.STORED, rest.error)
-        return None
+        return result
 
     async def _look(self, directives: RequestDirectives) -> Result:
         """What there is without asking Partner Center, once the shared answer is adopted."""

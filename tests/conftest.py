@@ -30,6 +30,12 @@ hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine 
 hypothesis.settings.load_profile("steady")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With -x, what needs no other process comes first: a mutant is mostly killed before there is one."""
+    if config.getoption("maxfail"):
+        items.sort(key=lambda item: {"azurite", "simulator"} & {*getattr(item, "fixturenames", ())} != set())
+
+
 @dataclass
 class ManualClock:
     """Time that passes only when somebody sleeps or a test says so."""

@@ -271,6 +271,27 @@ def test_a_token_that_is_still_good_is_used_while_renewing_fails(
     assert credential.get_token(SCOPE).token != first
 
 
+@pytest.mark.parametrize(("jitter", "seconds"), [(0.8, 24), (1.2, 36)])
+def test_renewals_that_fail_are_a_fifth_more_or_less_than_30_seconds_apart(
+    credential: AppUserCredential,
+    world: World,
+    manual_clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    jitter: float,
+    seconds: int,
+) -> None:
+    monkeypatch.setattr("shared.auth.uniform", lambda *_: jitter)
+    world.refresh_in = timedelta(minutes=30)
+    credential.get_token(SCOPE)
+    world.choose("entra-down")
+    manual_clock.advance(minutes=31)
+    for wait, failures in ((0, 1), (seconds - 1, 1), (1, 2)):
+        manual_clock.advance(seconds=wait)
+        credential.get_token(SCOPE)
+        assert len(events(caplog, "sign_in.renewal_failed")) == failures
+
+
 def test_a_token_that_is_about_to_expire_is_used_no_more(
     credential: AppUserCredential, world: World, manual_clock: ManualClock
 ) -> None:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.events import Line, event, keeping, log_event, log_kept
+from shared.errors import ConsentRequiredError
+from shared.events import Line, event, keeping, log_event, log_failure, log_kept
 
 
 def test_an_event_is_its_name_and_its_values_in_order() -> None:
@@ -51,6 +52,20 @@ def test_what_is_none_is_left_out() -> None:
 
 def test_names_stay_legible_in_any_script() -> None:
     assert "Ærø · 北光" in event("a", partner="Ærø · 北光")
+
+
+def test_a_failure_is_its_class_its_message_and_its_hint(caplog: pytest.LogCaptureFixture) -> None:
+    error = ConsentRequiredError("none is stored", hint="Sign in.")
+    log_failure(logging.getLogger("a.module"), logging.ERROR, "it.failed", error, attempt=1)
+    assert [json.loads(message) for message in caplog.messages] == [
+        {
+            "event": "it.failed",
+            "error": "ConsentRequiredError",
+            "message": "none is stored",
+            "hint": "Sign in.",
+            "attempt": 1,
+        }
+    ]
 
 
 @given(st.text())

@@ -182,6 +182,14 @@ def test_a_failure_is_shared_with_its_class_its_words_and_its_reply(
     assert (bool(now.keep_away), now.answer) == (True, ANSWER)
 
 
+def test_of_a_failure_without_a_hint_that_says_much_the_beginning_is_shared(fleet: Fleet) -> None:
+    claim = claimed(fleet)
+    fleet.back_off(claim, UpstreamInvalidError("x" * 9000), claim.read + 20)
+    failure = fleet.read().failure
+    assert failure is not None
+    assert (failure.message, failure.hint) == ("x" * 1000, None)
+
+
 def test_after_a_back_off_the_next_one_claims_and_the_failure_is_forgotten(fleet: Fleet) -> None:
     claim = claimed(fleet)
     fleet.back_off(claim, UpstreamInvalidError("x" * 9000), claim.read - 2)
