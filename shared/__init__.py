@@ -23,6 +23,7 @@ refusals       pure: what a refusal of Entra means
 vault          where the refresh token lives
 blobs          Blob Storage: conditional reads and writes
 blob           pure: a blob as Blob Storage tells of it
+identity       the platform's managed identity
 deadlines      HTTP exchanges that end at one instant, and when to come again
 drafts         pure: what the history is to be, from the one before and what is new
 rows           pure: the history's rows, as ndjson and CSV, and their manifest

@@ -63,9 +63,7 @@ class Answers:
         began = self._clock.monotonic()
         while True:
             log_kept(self._flights.unsaid)
-            decision, held, age = self._known.weigh(directives)
-            if decision is Decision.SERVE and held is not None:
-                return Result(decision, Source.STORED, held.answer, age)
+            decision = self._known.decide(directives)
             if decision is Decision.REFUSE:
                 return await self._look(directives)
             result = self._at_once(decision, correlation_id)

@@ -36,9 +36,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Token:
+    """Instants are monotonic seconds: a wall clock may be put back; `expires_on` is for others."""
+
     value: str
-    asked_at: datetime
-    renew_at: datetime
+    asked: float
+    renew: float
+    expires: float
     expires_on: datetime
 
 
@@ -73,27 +76,30 @@ class AppUserCredential:
         """
         with self._lock:
             token = self._token
-            if token and token.value == refused and self._clock.now() - token.asked_at >= older_than:
-                self._token = None
-                if consent:
-                    self._consent.forget()
+            if token is None or token.value != refused:
+                return
+            if self._clock.monotonic() - token.asked < older_than.total_seconds():
+                return
+            self._token = None
+            if consent:
+                self._consent.forget()
 
     def write_back(self) -> None:
         """Store the newest refresh token if that is due: after callers have their answer, it can wait."""
         self._consent.write_back()
 
     def _current(self, scopes: tuple[str, ...], time_allowed: timedelta) -> _Token:
-        token, now = self._token, self._clock.now()
-        if token is not None and now < token.renew_at:
+        token, now = self._token, self._clock.monotonic()
+        if token is not None and now < token.renew:
             return token
         with self._lock:
             token, flight, is_mine = self._token, self._flight, False
-            if token is not None and now < token.renew_at:
+            if token is not None and now < token.renew:
                 return token
             if flight is None:
                 flight = self._flight = Future()
                 is_mine = True
-        good = token if token is not None and now < token.expires_on - _LAST_MARGIN else None
+        good = token if token is not None and now < token.expires - _LAST_MARGIN.total_seconds() else None
         if is_mine:
             return self._renew(flight, good, scopes, min(time_allowed, REDEMPTION_TIME))
         if good is not None:
@@ -134,11 +140,12 @@ class AppUserCredential:
         return flight.result()
 
     def _redeemed(self, scopes: tuple[str, ...], time_allowed: timedelta) -> _Token:
-        asked = self._clock.now()
+        asked, asked_at = self._clock.monotonic(), self._clock.now()
         tokens = self._consent.redeem(scopes, time_allowed)
         life, soonest = tokens.expires_in, min(tokens.expires_in / 2, _EXPIRY_MARGIN)
         renew_in = max(min(tokens.refresh_in or life, life - _EXPIRY_MARGIN), soonest)
-        return _Token(tokens.access_token, asked, asked + renew_in, asked + life)
+        renew, expires = asked + renew_in.total_seconds(), asked + life.total_seconds()
+        return _Token(tokens.access_token, asked, renew, expires, asked_at + life)
 
     def _kept(self, good: _Token, error: UsageSummaryError) -> _Token:
         log_failure(
@@ -149,4 +156,4 @@ class AppUserCredential:
             tokenExpiresOn=good.expires_on,
         )
         wait = _OPERATORS_RETRY if isinstance(error, OperatorError) else _RETRY * uniform(0.8, 1.2)  # noqa: S311  # jitter
-        return replace(good, renew_at=self._clock.now() + wait)
+        return replace(good, renew=self._clock.monotonic() + wait.total_seconds())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from shared.blob import Blob, ListedBlob, Reading, md5
 from shared.errors import BlobConflictError, OperatorError, StorageError, StorageRefusedError
 from shared.hints import hint
+from shared.identity import StorageIdentity
 from shared.settings import StorageConnection
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Container:
         self._connection = connection
         self._time_allowed = time_allowed
         self._ca_bundle = ca_bundle
+        self._platform = StorageIdentity(connection.client_id)
         self._identity = identity
 
     def read(self, name: str) -> Reading:
@@ -136,7 +138,10 @@ class Container:
                 if string is not None:
                     yield ContainerClient.from_connection_string(string, self._name, **options)
                 else:
-                    yield ContainerClient(uri or "", self._name, credential=self._credential(), **options)
+                    credential = self._identity or self._platform.within(session)
+                    yield ContainerClient(uri or "", self._name, credential=credential, **options)
+        except StorageError:  # of the identity
+            raise
         except AzureError as error:
             code = getattr(error, "error_code", None) or type(error).__name__
             code = str(getattr(code, "value", code))  # an enumeration's member, where the SDK knows it
@@ -146,28 +151,15 @@ class Container:
                 kind = BlobConflictError
             elif status in _REFUSALS:
                 kind = StorageRefusedError
+                self._platform.forget()
             # Not chained: its text has the answer's body, and that may repeat a signature.
             place = f"{self._name}/{name}" if name else f"container {self._name}"
             message = f"Blob Storage answered {status or 'nothing'} ({code}) for {place}"
             raise kind(message, hint=hint(code)) from None
-        except OperatorError as error:  # of the identity
+        except OperatorError as error:  # of an operator's identity
             raise StorageRefusedError(error.message, hint=error.hint) from None
         except Exception as error:  # noqa: BLE001  # nonsense makes the SDK raise anything
             raise StorageError(f"Blob Storage failed ({type(error).__name__})") from None
-
-    def _credential(self) -> "TokenCredential":
-        """One for all operations, since it keeps its token."""
-        if self._identity is None:
-            from azure.identity import ManagedIdentityCredential
-
-            self._identity = ManagedIdentityCredential(
-                client_id=self._connection.client_id,
-                retry_total=0,  # its retries would wait for as long as a Retry-After says
-                connection_timeout=_CONNECT_TIMEOUT,
-                read_timeout=_CONNECT_TIMEOUT,
-                connection_verify=self._ca_bundle or True,
-            )
-        return self._identity
 
 
 def _date(got: Any) -> str:  # noqa: ANN401  # the SDK's pipeline response

@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from shared.clock import Clock
-from shared.deadlines import managed_identity, session_for
+from shared.deadlines import session_for
 from shared.entra import Entra, Tokens
 from shared.errors import ConsentRequiredError, UpstreamTimeoutError, UsageSummaryError
 from shared.events import log_event, log_failure
+from shared.identity import managed_identity
 from shared.settings import GivenRefreshToken, PartnerCenterSettings, VaultSecret
 from shared.vault import REFRESH_TOKEN_LIFE, StoredToken, Vault
 

@@ -22,7 +22,6 @@ from shared.errors import UpstreamTimeoutError, UpstreamUnavailableError, UsageS
 from shared.hints import hint
 
 if TYPE_CHECKING:
-    from azure.core.credentials import TokenCredential
     from azure.core.pipeline.transport import RequestsTransport
 
 CONNECT_TIMEOUT = 5.0
@@ -109,17 +108,13 @@ def azure_transport(
     )
 
 
-def managed_identity(client_id: str | None, session: requests.Session) -> "TokenCredential":
-    """The platform's identity of that client id, or the system-assigned one, inside a session's deadline."""
-    from azure.identity import ManagedIdentityCredential
-
-    return ManagedIdentityCredential(client_id=client_id, transport=azure_transport(session), retry_total=0)
-
-
 class _Session(requests.Session):
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401  # as Session has it
         kwargs.setdefault("verify", self.verify)  # else the environment goes before the session
         return super().request(*args, **kwargs)
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # as Session has it
+        """Nobody follows a redirect; requests would parse its address and read its body all the same."""
 
 
 class _AbortableAdapter(HTTPAdapter):

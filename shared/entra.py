@@ -13,9 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.deadlines import CONNECT_TIMEOUT, managed_identity, retry_after, translated
+from shared.deadlines import CONNECT_TIMEOUT, retry_after, translated
 from shared.errors import ConfigurationError, UpstreamUnavailableError
 from shared.hints import hint
+from shared.identity import managed_identity
 from shared.refusals import codes_of, refusal
 from shared.settings import ClientCertificate, ClientManagedIdentity, ClientSecret, PartnerCenterSettings
 

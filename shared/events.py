@@ -7,11 +7,13 @@ a thread that outlives its invocation keeps its lines, and the next invocation l
 
 import json
 import logging
+import traceback
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from shared.errors import UsageSummaryError
 
@@ -35,6 +37,12 @@ def log_failure(
     """Log an outcome that is an error of this app: its class, its message, its hint."""
     said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
     log_event(logger, level, name, **said, **values)
+
+
+def defect(error: Exception) -> str:
+    """What is said of an exception that nobody expected: its class and its place; its text may be private."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"a defect: {type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
 
 
 @contextmanager

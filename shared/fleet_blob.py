@@ -102,7 +102,7 @@ def _held(blob: Blob, shared: Shared) -> Held | None:
     said = [*json.loads(metadata["nousagedata"]), request_id] if "nousagedata" in metadata else None
     body = blob.content if said is None else b""
     if digest(body) != metadata["digest"] or fetched_at > shared.at + _CLOCK_STEP:
-        raise ValueError("not what was written")
+        raise ValueError
     answer = Answer(body, fetched_at, request_id, metadata["correlationid"], _reply(said))
     return Held(answer, shared.second(fetched_at))
 
@@ -112,7 +112,7 @@ def _until(metadata: Mapping[str, str], shared: Shared) -> float:
     until = _instant(metadata["until"])
     longest = _LONGEST_REST if "failure" in metadata else CLAIM_LIFE + CLOCK_GRAIN
     if until > shared.at + longest:
-        raise ValueError("not what was written")
+        raise ValueError
     return shared.second(until)
 
 
@@ -140,5 +140,5 @@ def _text(instant: datetime) -> str:
 def _instant(text: str) -> datetime:
     instant = datetime.fromisoformat(text)
     if instant.tzinfo is None:
-        raise ValueError(text)
+        raise ValueError
     return instant

@@ -11,7 +11,7 @@ from urllib.request import parse_http_list
 
 from shared.settings import Freshness
 
-_DELTA_SECONDS = re.compile(r'("?)0*([0-9]+)\1')
+_DELTA_SECONDS = re.compile(r'("?)([0-9]+)\1')
 _DELTA_SECONDS_LIMIT = 2**31
 _SECOND = timedelta(seconds=1)
 ANY_STALENESS = timedelta.max
@@ -117,4 +117,7 @@ def _is_too_short(staleness: timedelta, directives: RequestDirectives) -> bool:
 
 def _delta_seconds(argument: str) -> timedelta | None:
     match = _DELTA_SECONDS.fullmatch(argument)
-    return None if match is None else timedelta(seconds=min(int(match[2][:11]), _DELTA_SECONDS_LIMIT))
+    if match is None:
+        return None
+    digits = match[2].lstrip("0")[:11] or "0"
+    return timedelta(seconds=min(int(digits), _DELTA_SECONDS_LIMIT))

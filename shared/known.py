@@ -10,8 +10,6 @@ from shared.freshness import Decision, RequestDirectives, decide, is_usable
 from shared.held import CLOCK_GRAIN, Held, Shared
 from shared.settings import Freshness
 
-_NO_TIME = timedelta()
-
 
 @dataclass(frozen=True, slots=True)
 class Rest:
@@ -43,24 +41,16 @@ class Known:
         """How old an answer is."""
         return timedelta(seconds=max(self._clock.monotonic() - held.sent, 0))
 
-    def weigh(self, directives: RequestDirectives) -> tuple[Decision, Held | None, timedelta]:
-        """What to do for a request, given the answer held and its age."""
-        held = self.held
-        if held is None:
-            return decide(None, directives, self._policy), None, _NO_TIME
-        age = self.age(held)
-        return decide(age, directives, self._policy), held, age
-
     def decide(self, directives: RequestDirectives) -> Decision:
         """What to do for a request, given the answer held."""
-        return self.weigh(directives)[0]
+        return self._decide(directives, self._policy)
 
     def decide_exactly(self, directives: RequestDirectives) -> Decision:
         """What to do before anybody asks: the floor holds, though storage's clock is coarse."""
         held, policy = self.held, self._policy
         if held is not None and not held.is_exact:
             policy = replace(policy, min_refresh=policy.min_refresh + CLOCK_GRAIN)
-        return decide(None if held is None else self.age(held), directives, policy)
+        return self._decide(directives, policy)
 
     def has_usable(self) -> bool:
         """Whether the answer held may still be served, if only because nothing better is to be had."""
@@ -86,3 +76,7 @@ class Known:
         until = self._clock.monotonic() + wait.total_seconds()
         self._rest = Rest(until, error)
         return until
+
+    def _decide(self, directives: RequestDirectives, policy: Freshness) -> Decision:
+        held = self.held
+        return decide(None if held is None else self.age(held), directives, policy)

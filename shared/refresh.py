@@ -5,18 +5,16 @@ is a value, not an exception, for hundreds may share it. Storage that fails cost
 """
 
 import logging
-import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from random import uniform
 from typing import TYPE_CHECKING
 
 from shared.clock import Clock
 from shared.errors import OperatorError, StorageError, UpstreamUnavailableError, UsageSummaryError
-from shared.events import log_event, log_failure
+from shared.events import defect, log_event, log_failure
 from shared.fleet import Fleet
 from shared.fleet_blob import CLAIM_LIFE
 from shared.freshness import Decision
@@ -59,9 +57,7 @@ class Refresh:
             claim = self._claim_or_not(wanted)
             return claim if isinstance(claim, Outcome) else self._ask(wanted, claim)
         except Exception as error:  # noqa: BLE001  # a defect must not leave callers waiting
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-            failure = UpstreamUnavailableError(f"a defect: {where}")
+            failure = UpstreamUnavailableError(defect(error))
             outcome = self._give_up(failure, claim if isinstance(claim, Shared) else None)
             return replace(outcome, decision=self._known.decide(wanted.directives))
 

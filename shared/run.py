@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from shared.answers import Answers
 from shared.clock import Clock
 from shared.errors import RecordError, UsageSummaryError
-from shared.events import log_event, log_failure
+from shared.events import defect, log_event, log_failure
 from shared.freshness import RequestDirectives
 from shared.held import Answer
 from shared.history import History
@@ -50,9 +50,10 @@ class Run:
         began = self.clock.monotonic()
         try:
             outcome = self._take_snapshot(dry_run=dry_run)
-        except UsageSummaryError as error:
-            log_failed(error, seconds=round(self.clock.monotonic() - began, 3))
-            raise
+        except Exception as error:  # noqa: BLE001  # whatever it was, the run failed, and says so
+            known = error if isinstance(error, UsageSummaryError) else RecordError(defect(error))
+            log_failed(known, seconds=round(self.clock.monotonic() - began, 3))
+            raise known from None
         outcome["refreshTokenAgeInDays"] = self.token_age()
         outcome["seconds"] = round(self.clock.monotonic() - began, 3)
         log_event(_log, logging.INFO, "snapshot.done", **outcome)

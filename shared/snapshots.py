@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 
 from simplejson import RawJSON
 
-from shared.usage_summary import Json, dump, is_finite, parse
+from shared.usage_summary import Json, dump, has_personal_data, is_finite, parse
 
 SCHEMA_VERSION = 1
 PREFIX = "usagesummary/v1/"
@@ -19,7 +19,6 @@ _NAME = re.compile(
     r"usagesummary/v1/(\d{4})/(\d\d)/(\d\d)/usagesummary(?:\.([01]\d[0-5]\d[0-5]\d|2[0-3][0-5]\d[0-5]\d)Z)?\.json",
     re.ASCII,
 )
-_PERSONAL = re.compile(rb'"emailsToNotify"\s*:', re.IGNORECASE)
 _CHANGES_AT_EACH_FETCH = "etag"  # of the resource, in its attributes; nothing promises that it stays
 
 
@@ -99,7 +98,7 @@ def read_snapshot(name: SnapshotName, content: bytes) -> tuple[str, dict[str, Js
         raise DamagedError("its fetchedAt is no instant of that day, in UTC and whole seconds")
     if not isinstance(summary, dict) or not is_finite(summary.get("totalCost")):
         raise DamagedError("its usageSummary has no finite number totalCost")
-    if _PERSONAL.search(content):  # only one that others brought in
+    if has_personal_data(content):  # only one that others brought in
         raise DamagedError("it holds personal data, emailsToNotify")
     return fetched_at, summary
 
@@ -136,6 +135,6 @@ def _said(content: bytes) -> tuple[str, Json]:
 def _is_instant_of(day: date, text: str) -> bool:
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError:
+        return instant.tzinfo is not None and instant_text(instant) == text and instant.date() == day
+    except (ValueError, OverflowError):  # the latter for an instant that is in no year of UTC
         return False
-    return instant.tzinfo is not None and instant_text(instant) == text and instant.date() == day

@@ -72,6 +72,13 @@ def parse(text: bytes) -> Json:
     return value
 
 
+def has_personal_data(text: bytes) -> bool:
+    """Whether JSON in UTF-8 has emailsToNotify, at any depth and however it is written."""
+    names: list[str] = []
+    simplejson.loads(text.decode(), object_pairs_hook=lambda pairs: names.extend(name for name, _ in pairs))
+    return _PERSONAL in map(str.casefold, names)
+
+
 def dump(value: Json, *, indent: int | None = None) -> bytes:
     """Values to JSON in UTF-8, each number as it was written; half a surrogate pair makes all of it ASCII."""
     separators = (",", ":") if indent is None else (",", ": ")

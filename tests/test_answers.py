@@ -32,6 +32,7 @@ from shared.fleet_blob import CLAIM_LIFE
 from shared.freshness import NO_DIRECTIVES, Decision, RequestDirectives, is_usable
 from shared.held import Answer, Shared
 from shared.http import respond
+from shared.known import Known
 from shared.outcome import Source
 from shared.refresh import LONGEST_WAIT
 from shared.replies import Fetched
@@ -182,8 +183,9 @@ def test_32_callers_share_one_call_and_two_who_leave_harm_nobody(instances: Inst
         tasks[9].cancel()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    bodies = [body(result) for result in asyncio.run(crowd()) if isinstance(result, Result)]
-    assert bodies == [instances.world.document] * 30
+    results = [result for result in asyncio.run(crowd()) if isinstance(result, Result)]
+    assert [body(result) for result in results] == [instances.world.document] * 30
+    assert {result.source for result in results} == {Source.COLLAPSED}  # the one who asked has left
     assert len(instances.calls()) == 1
 
 
@@ -218,7 +220,10 @@ def test_many_instances_ask_once_between_them(instances: Instances, age: timedel
         assert {body(result) for result in results} == {instances.world.document}
 
 
-def test_a_stale_answer_is_served_at_once_while_one_refresh_runs_behind_it(instances: Instances) -> None:
+def test_a_stale_answer_is_served_at_once_while_one_refresh_runs_behind_it(
+    instances: Instances, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     app = instances.start()
     first = ask(app)
     instances.world.document = NEW
@@ -229,7 +234,9 @@ def test_a_stale_answer_is_served_at_once_while_one_refresh_runs_behind_it(insta
         assert (stale.answer, stale.age, stale.error) == (first.answer, HOUR, None)
     settle()
     assert len(instances.calls()) == 2
+    assert len(events(caplog, "usage_summary.refreshed")) == 1  # a thread that belongs to nobody has no log
     fresh = ask(app)
+    assert len(events(caplog, "usage_summary.refreshed")) == 2
     assert (fresh.decision, fresh.source, body(fresh)) == (Decision.SERVE, Source.STORED, NEW)
     assert fresh.answer is not None
     assert fresh.answer.correlation_id == instances.calls()[-1].headers["ms-correlationid"]
@@ -366,6 +373,51 @@ def test_no_usage_data_replaces_an_older_document_and_is_shared(instances: Insta
     instances.world.choose("healthy")
     instances.clock.advance(hours=2)
     assert body(ask(app)) == instances.world.document
+
+
+async def one_joins_another(app: App, joining: RequestDirectives) -> tuple[Result, Result]:
+    """A caller, and one more who finds a refresh under way."""
+    return await asyncio.gather(get(app), get(app, joining))
+
+
+def test_who_joins_a_refresh_that_finds_what_is_not_enough_for_him_begins_another(
+    instances: Instances,
+) -> None:
+    old = instances.store(2 * MINUTE)
+    one, other = asyncio.run(one_joins_another(instances.start(), NO_CACHE))
+    assert (one.source, one.answer, one.error) == (Source.STORED, old, None)
+    assert (other.decision, other.source) == (Decision.FETCH_REQUESTED, Source.FETCHED)
+    assert body(other) == instances.world.document
+    assert len(instances.calls()) == 1
+
+
+def test_who_joins_one_refresh_after_another_waits_no_longer_than_the_longest_wait(
+    instances: Instances, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instances.store(2 * MINUTE)
+    app = instances.start()
+    adopt = Known.adopt
+
+    def late(known: Known, shared: Shared) -> None:
+        adopt(known, shared)
+        instances.clock.advance(seconds=LONGEST_WAIT.total_seconds() + 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Known, "adopt", late)
+        result = asyncio.run(one_joins_another(app, NO_CACHE))[1]
+    assert isinstance(result.error, UpstreamTimeoutError)
+    assert storage.done
+
+
+def test_who_joins_a_refresh_that_is_content_with_an_older_answer_looks_no_second_time(
+    instances: Instances, storage: Storage
+) -> None:
+    old = instances.store(OLD_BUT_USABLE)
+    assert instances.fleet.claim(instances.fleet.read(), "living")
+    looks = len(storage.done)
+    for result in asyncio.run(one_joins_another(instances.start(), NO_DIRECTIVES)):
+        assert (result.source, result.answer, result.error) == (Source.STORED, old, None)
+    assert len(storage.done) == looks + 1
 
 
 @pytest.mark.parametrize("age", [STALE, OLD_BUT_USABLE])
@@ -677,14 +729,20 @@ def test_whoever_waits_for_another_instance_is_told_after_a_minute_when_to_come_
     assert timedelta() < result.retry_after <= CLAIM_LIFE
 
 
+@pytest.mark.parametrize("age", [None, OLD_BUT_USABLE])
 def test_a_caller_waits_no_longer_than_the_longest_wait_and_the_refresh_goes_on(
-    instances: Instances, monkeypatch: pytest.MonkeyPatch
+    instances: Instances, monkeypatch: pytest.MonkeyPatch, age: timedelta | None
 ) -> None:
+    old = instances.store(age) if age else None
     instances.slow_down()
     app = instances.start()
+    ask(app, ONLY_IF_CACHED)
     with monkeypatch.context() as patch:
         patch.setattr("shared.answers.LONGEST_WAIT", 0.1 * SECOND)
-        assert isinstance(ask(app).error, UpstreamTimeoutError)
+        result = ask(app)
+    assert isinstance(result.error, UpstreamTimeoutError)
+    assert result.error.message == "the refresh has not ended in time"
+    assert (result.source, result.answer) == (Source.FETCHED, old)
     settle()
     assert ask(app).is_plain_hit
     assert len(instances.calls()) == 1

@@ -39,6 +39,7 @@ from shared.events import event
 from shared.fleet import Fleet
 from shared.freshness import NO_DIRECTIVES, RequestDirectives
 from shared.held import Answer
+from shared.history import History
 from shared.http import respond
 from shared.outcome import Source
 from shared.record import Record
@@ -484,6 +485,23 @@ def test_a_failed_run_raises_and_says_so_in_one_line_and_the_next_good_one_works
     place.world.choose("healthy")
     place.start().take_snapshot()
     assert place.blobs().keys() == {first_of_today(), *HISTORY}
+
+
+def test_a_defect_fails_a_run_in_one_line_that_says_where_and_nothing_else(
+    place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("canary")
+
+    app = place.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "bring_up_to_date", broken)
+        with pytest.raises(RecordError) as raised:
+            app.take_snapshot()
+    assert raised.value.message.startswith("a defect: ValueError at test_app.py:")
+    assert said(caplog) == ["RecordError"]
+    assert "canary" not in caplog.text
+    assert app.take_snapshot()["outcome"] == "repaired"
 
 
 def test_a_stale_answer_of_today_is_recorded_and_the_run_fails_all_the_same(

@@ -123,6 +123,25 @@ def test_an_access_token_is_kept_until_five_minutes_before_it_expires(
     assert crossed(world) == REDEMPTION
 
 
+@pytest.mark.parametrize("off", [timedelta(days=1), timedelta(days=-1)])
+def test_a_clock_that_is_set_right_later_neither_keeps_a_token_that_is_over_nor_a_refused_one(
+    settings: Settings, world: World, manual_clock: ManualClock, off: timedelta
+) -> None:
+    wrong = [off]
+    clock = replace(manual_clock.clock(), now=lambda: manual_clock.instant + wrong[0])
+    credential = AppUserCredential(settings, clock)
+    first = credential.get_token(SCOPE).token
+    wrong[0] = timedelta()
+    credential.forget("another", consent=False)
+    assert credential.get_token(SCOPE).token == first
+    manual_clock.instant += world.access_token_life - timedelta(minutes=4)
+    second = credential.get_token(SCOPE).token
+    assert second != first
+    wrong[0] = -off
+    credential.forget(second, consent=False)
+    assert credential.get_token(SCOPE).token != second
+
+
 def test_the_newest_refresh_token_is_used_next(
     credential: AppUserCredential, world: World, manual_clock: ManualClock
 ) -> None:
@@ -271,17 +290,17 @@ def test_a_token_that_is_still_good_is_used_while_renewing_fails(
     assert credential.get_token(SCOPE).token != first
 
 
-@pytest.mark.parametrize(("jitter", "seconds"), [(0.8, 24), (1.2, 36)])
+@pytest.mark.parametrize(("jitter", "seconds"), [(min, 24), (max, 36)])
 def test_renewals_that_fail_are_a_fifth_more_or_less_than_30_seconds_apart(
     credential: AppUserCredential,
     world: World,
     manual_clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    jitter: float,
+    jitter: Callable[[float, float], float],
     seconds: int,
 ) -> None:
-    monkeypatch.setattr("shared.auth.uniform", lambda *_: jitter)
+    monkeypatch.setattr("shared.auth.uniform", jitter)
     world.refresh_in = timedelta(minutes=30)
     credential.get_token(SCOPE)
     world.choose("entra-down")

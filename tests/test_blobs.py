@@ -17,7 +17,7 @@ from azure.identity import ManagedIdentityCredential
 from azure.storage.blob import BlobBlock, ContainerClient
 
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
-from dev.simulator import Fault, Service, Simulator
+from dev.simulator import Delivery, Fault, Service, Simulator
 from shared.blob import Reading
 from shared.blobs import QUICK, Container
 from shared.errors import (
@@ -392,6 +392,48 @@ def test_storage_fails_soon_when_the_identity_is_down(
     with pytest.raises(StorageError):
         opened(by_identity(simulator), settings).read(NAME)
     assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("delivery", [Delivery.DRIPPING, Delivery.NEVER])
+def test_storage_fails_within_its_time_when_the_identity_does_not_come_to_an_end(
+    simulator: Simulator, settings: Settings, delivery: Delivery
+) -> None:
+    simulator.world.faults[Service.IDENTITY] = Fault(Service.IDENTITY, delivery=delivery)
+    began = time.monotonic()
+    with pytest.raises(StorageError):
+        Container("usage", by_identity(simulator), 0.5 * QUICK, settings.ca_bundle).read(NAME)
+    assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize(("status", "headers"), [(429, {"retry-after": "3600"}), (500, {}), (503, {})])
+def test_what_the_identity_has_refused_is_asked_for_again_and_what_it_gave_is_kept(
+    simulator: Simulator, settings: Settings, status: int, headers: dict[str, str]
+) -> None:
+    world, container = simulator.world, opened(by_identity(simulator), settings)
+    world.faults[Service.IDENTITY] = Fault(Service.IDENTITY, status, headers=headers)
+    with pytest.raises(StorageError, match=r"^the managed identity gave no token \("):
+        container.read(NAME)
+    del world.faults[Service.IDENTITY]
+    world.exchanges.clear()
+    for _ in range(3):
+        assert container.read(NAME).blob is None
+    assert [each.service for each in world.exchanges].count(Service.IDENTITY) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_storage_has_refused_is_not_used_again(
+    simulator: Simulator, settings: Settings, status: int
+) -> None:
+    world, container = simulator.world, opened(by_identity(simulator), settings)
+    container.read(NAME)
+    elsewhere = Service.PARTNER_CENTER  # whatever has no other service is its
+    said = {"x-ms-error-code": "AuthenticationFailed"}
+    world.faults[elsewhere] = Fault(elsewhere, status, headers=said, times=1)
+    with pytest.raises(StorageRefusedError):
+        container.read(NAME)
+    container.read(NAME)
+    asked, read = Service.IDENTITY, elsewhere
+    assert [each.service for each in world.exchanges] == [asked, read, read, asked, read]
 
 
 @pytest.mark.parametrize(

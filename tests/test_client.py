@@ -292,6 +292,17 @@ def test_a_redirect_is_followed_nowhere(
     assert [call.path for call in calls(world)] == ["/v1/usagesummary"] * 5
 
 
+@pytest.mark.parametrize("location", ["https://[::1", "//[", "http://a\xe9/", ""])
+def test_a_redirect_to_no_address_is_a_refusal_too(
+    client: PartnerCenterClient, world: World, location: str
+) -> None:
+    world.faults[PC] = Fault(PC, 302, headers={"location": location})
+    error = failing(client)
+    assert isinstance(error, UpstreamRefusedError)
+    assert error.reply is not None
+    assert error.reply.status == 302
+
+
 @pytest.mark.parametrize(
     ("asked", "seconds"),
     [("20", 20), ("86400", 3600), ("9" * 30, 3600), (timedelta(seconds=20), 20), (timedelta(9999), 3600)],
@@ -355,15 +366,17 @@ def test_no_attempt_begins_that_cannot_end_within_the_budget(
 
 
 @pytest.mark.parametrize("header", [b"Content-Length: 2097152", b"Transfer-Encoding: chunked", b"X: none"])
+@pytest.mark.parametrize(("status", "kind"), [(b"200", UpstreamInvalidError), (b"302", UpstreamRefusedError)])
 def test_an_answer_of_2_mib_is_refused_before_all_of_it_came(
-    direct: Settings, manual_clock: ManualClock, header: bytes
+    direct: Settings, manual_clock: ManualClock, header: bytes, status: bytes, kind: type[UsageSummaryError]
 ) -> None:
     left = threading.Event()
     part = b"%x\r\n%s\r\n" % (65536, b" " * 65536) if b"chunked" in header else b" " * 65536
 
     def talk(connection: socket.socket) -> None:
         connection.recv(65536)
-        connection.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n" % header + part * 20)
+        head = b"HTTP/1.1 %s Said\r\nLocation: https://elsewhere.example\r\n%s\r\n\r\n" % (status, header)
+        connection.sendall(head + part * 20)
         try:
             connection.recv(65536)
         finally:
@@ -373,7 +386,8 @@ def test_an_answer_of_2_mib_is_refused_before_all_of_it_came(
         there = replace(direct, cloud=replace(direct.cloud, base_url=f"http://{address}"))
         error = failing(client_of(there, manual_clock, sign_in=direct))
         assert left.wait(5)
-    assert (type(error), error.message) == (UpstreamInvalidError, "the answer is larger than 1 MiB")
+    assert type(error) is kind
+    assert error.message in {"the answer is larger than 1 MiB", "Partner Center answered 302"}
 
 
 def test_a_packed_answer_is_unpacked_as_far_as_it_may_go(client: PartnerCenterClient, world: World) -> None:

@@ -228,7 +228,9 @@ def assert_no_connection_is_open(scene: Scene) -> None:
 
 def assert_no_thread_is_left() -> None:
     settle()
-    assert [thread.name for thread in threading.enumerate() if thread.name in {"refresh", "look"}] == []
+    left = [thread for thread in threading.enumerate() if thread.name in {"refresh", "look"}]
+    timers = [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+    assert left + [timer for timer in timers if not timer.finished.is_set()] == []
 
 
 def assert_nothing_is_said(scene: Scene, said: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from azure.storage.blob import ContainerClient
 
+from shared.blob import Blob, Reading
 from shared.blobs import QUICK, Container
 from shared.clock import Clock
 from shared.errors import (
@@ -23,9 +24,11 @@ from shared.errors import (
     UsageSummaryError,
 )
 from shared.fleet import Fleet
-from shared.fleet_blob import CLAIM_LIFE, blob_name
+from shared.fleet_blob import CLAIM_LIFE, blob_name, content_of, read_shared
 from shared.held import CLOCK_GRAIN, Answer, Shared
 from shared.settings import StorageConnection
+from tests.conftest import ManualClock
+from tests.memory import Memory
 
 PARTNER = "https://api.example 0001"
 JSON = "application/json; charset=utf-8"
@@ -155,6 +158,17 @@ def test_a_reader_overtaken_by_the_first_publication_gets_all_of_it_or_the_claim
     assert fleet.read().answer == ANSWER
 
 
+def test_a_reading_that_took_too_long_to_tell_the_time_is_done_again(manual_clock: ManualClock) -> None:
+    container = Memory(lambda: manual_clock.instant)
+    fleet, stops = Fleet(container, PARTNER, manual_clock.clock()), [7.0, 7.0]
+    fleet.publish(claimed(fleet), replace(ANSWER, fetched_at=manual_clock.instant))
+    container.after = lambda _: manual_clock.advance(seconds=stops.pop(0) if stops else 6)
+    shared = fleet.read()
+    assert stops == []
+    assert shared.instant(manual_clock.instant.timestamp()) == manual_clock.instant - timedelta(seconds=6)
+    assert shared.answer is not None
+
+
 @pytest.mark.parametrize("reply", [None, UpstreamReply(429, "2000", REQUEST), UpstreamReply(503)])
 @pytest.mark.parametrize(
     "kind",
@@ -265,6 +279,15 @@ CALLS: dict[str, Callable[[Fleet], object]] = {
 def test_storage_that_is_down_is_a_storage_error(call: str) -> None:
     with pytest.raises(StorageError):
         CALLS[call](Fleet(closed_port(), PARTNER, Clock()))
+
+
+def test_the_latest_instants_that_are_no_damage_are_taken() -> None:
+    at = datetime(2026, 11, 21, 8, tzinfo=UTC)
+    body, metadata = content_of(replace(ANSWER, fetched_at=at + timedelta(minutes=5)))
+    until = {"owner": "me", "until": (at + CLAIM_LIFE + CLOCK_GRAIN).isoformat()}
+    shared = read_shared(Reading(Blob(body, '"1"', {**metadata, **until}, None), at), 1000.0)
+    assert shared.answer is not None
+    assert (shared.until, shared.instant(shared.until)) == (1066.0, at + CLAIM_LIFE + CLOCK_GRAIN)
 
 
 def test_partners_do_not_share(container: Container, fleet: Fleet) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from shared.freshness import (
     ANY_STALENESS,
     NO_DIRECTIVES,
+    ZERO,
     Decision,
     RequestDirectives,
     decide,
@@ -35,6 +36,11 @@ POLICY = policy(1000, 300, 5000, 60)  # fresh to 1000, refreshed behind to 1300,
 
 def asks(header: str) -> RequestDirectives:
     return parse_request_directives(header)
+
+
+@pytest.mark.parametrize("text", ["0" * 300_000, "0" * 300_000 + "x", '"' + "0" * 300_000, "9" * 300_000])
+def test_a_number_as_long_as_a_header_is_read_in_no_time(text: str) -> None:
+    assert parse_request_directives(f"max-age={text}").max_age in {None, ZERO, seconds(2**31)}
 
 
 @pytest.mark.parametrize(

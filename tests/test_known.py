@@ -83,7 +83,7 @@ def test_an_answer_is_as_old_as_its_call_and_never_younger_than_nothing(
 
 def test_without_an_answer_everything_is_missing(known: Known) -> None:
     assert known.looked_at < 0
-    assert known.weigh(NO_DIRECTIVES) == (Decision.FETCH_MISSING, None, timedelta())
+    assert known.decide(NO_DIRECTIVES) is Decision.FETCH_MISSING
     assert known.decide(ONLY_IF_CACHED) is Decision.REFUSE
     assert known.decide_exactly(NO_DIRECTIVES) is Decision.FETCH_MISSING
     assert not known.has_usable()
@@ -101,7 +101,7 @@ def test_what_is_held_is_weighed_by_its_age(known: Known, manual_clock: ManualCl
         (90_000, Decision.FETCH_STALE, False),
     ):
         manual_clock.advance(seconds=age)
-        assert known.weigh(NO_DIRECTIVES) == (decision, one, age * SECOND)
+        assert known.decide(NO_DIRECTIVES) is decision
         assert known.has_usable() is is_usable
         manual_clock.advance(seconds=-age)
 

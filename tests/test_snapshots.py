@@ -186,7 +186,15 @@ WHOM = '"emailsToNotify":["canary@personal.example"],'
 
 @pytest.mark.parametrize("place", ['"id":"x"', '"self"', '"uri"', '"objectType"', '"schemaVersion"'])
 @pytest.mark.parametrize(
-    "whom", [WHOM, WHOM.upper(), WHOM.lower(), WHOM.replace(":", "\n\t: "), '"EmailsToNotify":null,']
+    "whom",
+    [
+        WHOM,
+        WHOM.upper(),
+        WHOM.lower(),
+        WHOM.replace(":", "\n\t: "),
+        WHOM.replace("T", "\\u0054"),
+        '"EmailsToNotify":null,',
+    ],
 )
 def test_what_others_brought_in_with_whom_to_notify_is_no_snapshot(place: str, whom: str) -> None:
     content = taken().replace(place.encode(), f"{whom}{place}".encode(), 1)
@@ -209,6 +217,7 @@ INSTANTS = [
     *("2026-11-20T23:59:59Z", "2026-11-22T00:00:00Z", "2026-11-21T00:05:02", "2026-11-21T00:05:02+00:00"),
     *("2026-11-21T01:05:02+01:00", "2026-11-21T00:05:02.5Z", "2026-11-21T00:05Z", "2026-11-21 00:05:02Z"),
     *("2026-11-21T00:05:61Z", "2026-11-21T00:05:02z", "2026-11-21", "20261121T000502Z", "soon", ""),
+    *("9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+14:00"),
 ]
 DAMAGES = [
     *((VERSION, '"schemaVersion":1', f'"schemaVersion":{text}') for text in ("2", '"1"', "1.0", "true")),

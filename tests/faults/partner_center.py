@@ -115,6 +115,7 @@ PARTNER_CENTER = [
     Case("answers 408", answers(PC, 408), fails(REFUSED, 408)),
     Case("answers 409", answers(PC, 409), fails(REFUSED, 409)),
     Case("redirects to another host", Scenario("redirect"), fails(REFUSED, 302)),
+    Case("redirects to no address", answers(PC, 302, location="https://[::1"), fails(REFUSED, 302)),
     Case("answers with a page", Scenario("html"), NO_SUMMARY),
     Case("answers with nothing", says(b""), NO_SUMMARY),
     Case("breaks off in mid-document", Scenario("half-document"), NO_SUMMARY),

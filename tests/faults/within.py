@@ -20,6 +20,7 @@ from tests.faults.case import (
     FETCHED,
     FINE,
     ITSELF,
+    RENEWED,
     SHARED_AGAIN,
     TIMEOUT,
     UNAVAILABLE,
@@ -51,6 +52,7 @@ ALONE = Effect(FETCHED, FETCHED, SHARED_AGAIN)
 """The app cannot read what is shared, and asks Partner Center by itself."""
 REPLACED = Effect(FETCHED, FETCHED, UNNOTICED)
 ADOPTED = Effect(FOUND, FOUND, UNNOTICED)
+AGAIN = Effect(RENEWED, RENEWED, UNNOTICED)
 KNOWS = Effect(Seen(UNAVAILABLE), HIT, Recovery(0, "at once"))
 KILLED = fails(TIMEOUT, recovery=Recovery(130, "by itself, within {} s"))
 
@@ -129,7 +131,9 @@ def during_the_call(act: Act) -> Act:
     return lambda scene: scene.during_the_call(lambda: act(scene))
 
 
-def stands_still(scene: Scene, writes: int = 1, then: Callable[[], object] = lambda: None) -> None:
+def stands_still(
+    scene: Scene, seconds: float = 70, writes: int = 1, then: Callable[[], object] = lambda: None
+) -> None:
     """The process, not the world, just before its write of that number; meanwhile something happens."""
     left = [writes]
 
@@ -137,8 +141,8 @@ def stands_still(scene: Scene, writes: int = 1, then: Callable[[], object] = lam
         if request.method == "PUT" and request.blob:
             left[0] -= 1
             if left[0] == 0:
-                scene.stood_still = 70
-                scene.clock.advance(seconds=70)
+                scene.stood_still = seconds
+                scene.clock.advance(seconds=seconds)
                 then()
         return Fault.NONE
 
@@ -153,7 +157,27 @@ def is_overtaken(scene: Scene) -> None:
             another = scene.start(AzureWebJobsStorage=proxy.connection_string)
             assert asyncio.run(get(another)).status == 200
 
-    stands_still(scene, 2, take_over)
+    stands_still(scene, writes=2, then=take_over)
+
+
+def too_late_to_ask(scene: Scene) -> None:
+    """Its claim, which it takes then, is for others to wait for no longer."""
+    stands_still(scene, 55)
+
+
+def at_once(scene: Scene, app: App) -> Response:
+    """Nobody waits for the end of the claim that was given back."""
+    response = scene.ask(app)
+    assert scene.took - scene.stood_still < 5
+    return response
+
+
+def is_put_right(scene: Scene, app: App) -> Response:
+    """The clock, once the process has signed in; what is seen comes after the access token is over."""
+    scene.ask(app)
+    scene.off = timedelta()
+    scene.clock.advance(hours=2)
+    return scene.ask(app)
 
 
 CLOCK = [
@@ -163,10 +187,13 @@ CLOCK = [
     Case("the process is a day behind, and Partner Center is down", together(IS_DOWN, wall(days=-1)), DOWN),
     Case("the process's clock goes back an hour during the call", during_the_call(wall(hours=-1)), FINE),
     Case("the process's clock goes on by a day during the call", during_the_call(wall(days=1)), FINE),
+    Case("the process was a day ahead when it signed in", wall(days=1), AGAIN, ask=is_put_right),
+    Case("the process was a day behind when it signed in", wall(days=-1), AGAIN, ask=is_put_right),
     Case("storage is an hour ahead", storage_is(hours=1), FINE),
     Case(
         "storage's clock goes back 10 minutes during the call", during_the_call(storage_is(minutes=-10)), FINE
     ),
+    Case("the process stands still until it is too late to ask", too_late_to_ask, FINE, ask=at_once),
     Case("the process stands still past its claim, then asks", stands_still, FINE),
     Case("the process stands still past its claim, and another asks", is_overtaken, FINE),
 ]

@@ -1,0 +1,67 @@
+"""The platform's managed identity, asked inside the deadline of a session.
+
+Source: learn.microsoft.com/azure/app-service/overview-managed-identity.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import StorageError
+from shared.hints import hint
+
+if TYPE_CHECKING:
+    import requests
+    from azure.core.credentials import AccessToken, TokenCredential
+
+_MARGIN = 300.0  # seconds before a token expires at which another is asked for
+
+
+def managed_identity(client_id: str | None, session: "requests.Session") -> "TokenCredential":
+    """The platform's identity of that client id, or the system-assigned one; remembers nothing."""
+    from azure.identity import ManagedIdentityCredential
+
+    from shared.deadlines import azure_transport
+
+    return ManagedIdentityCredential(client_id=client_id, transport=azure_transport(session), retry_total=0)
+
+
+class StorageIdentity:
+    """The platform's identity for Blob Storage; its token outlives the sessions, a refusal does not."""
+
+    def __init__(self, client_id: str | None) -> None:
+        self._client_id = client_id
+        self._token: AccessToken | None = None
+        self._good_until = 0.0  # monotonic seconds
+
+    def within(self, session: "requests.Session") -> "TokenCredential":
+        """The same for one session. It raises StorageError when there is no token to be had."""
+        return _Within(self, session)
+
+    def forget(self) -> None:
+        """Ask for another token next: storage has refused this one."""
+        self._token = None
+
+    def token(self, session: "requests.Session", scopes: tuple[str, ...]) -> "AccessToken":
+        """A token that is good for some minutes; of those who ask at the same time each gets one."""
+        token = self._token
+        if token is None or time.monotonic() >= self._good_until:
+            try:
+                token = managed_identity(self._client_id, session).get_token(*scopes)
+            except Exception as error:  # noqa: BLE001  # nonsense makes azure-identity raise anything
+                # Not chained: its text may have the answer's body.
+                name = type(error).__name__
+                raise StorageError(f"the managed identity gave no token ({name})", hint=hint(name)) from None
+            # azure-identity has made an instant of its life, by the machine's clock
+            self._good_until = time.monotonic() + token.expires_on - time.time() - _MARGIN
+            self._token = token
+        return token
+
+
+@dataclass(frozen=True, slots=True)
+class _Within:
+    identity: StorageIdentity
+    session: "requests.Session"
+
+    def get_token(self, *scopes: str, **_: Any) -> "AccessToken":  # noqa: ANN401  # the protocol's
+        return self.identity.token(self.session, scopes)
