@@ -98,8 +98,8 @@ def measure(azurite: Azurite, *, quick: bool) -> Section:
             said.append(f"{_p99(BEHIND, done, REFUSED).median:.2f} times at {connections}")
     fresh, stale = (_verdict(times) for times in found.values())
     reading = (
-        f"Measured by a fresh hit at rest, the p99 of a hit while a call hangs is at most {fresh}; of a stale"
-        f" one, at most {stale}. Measured by stale hits at which nothing hangs, the latter is"
+        f"Measured by a fresh hit at rest, the median p99 of a hit while a call hangs is at most {fresh}; of"
+        f" a stale one, at most {stale}. Measured by stale hits at which nothing hangs, the latter is"
         f" {' and '.join(said)}."
     )
     return Section("Do hits notice that Partner Center hangs?", METHOD, tables, reading)

@@ -28,7 +28,7 @@ around Microsoft's own runtime. There is no network in between: whatever waits f
 
 The cases of a table take turns, round by round, so that whatever else the machine does strikes all of them. \
 A figure is the median of the rounds, with the lowest and the highest in brackets. A ratio compares two \
-cases of the same round and can be expected elsewhere too; what has a unit is this machine's.
+cases of the same round, and says more about another machine than what has a unit.
 """
 
 
