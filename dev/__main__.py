@@ -6,6 +6,7 @@ Needs Python 3.13 and nothing else: whatever the commands use is imported after 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -199,7 +200,8 @@ def test(arguments: Sequence[str], *, is_nightly: bool) -> int:
 
     ensure_installed()  # not within the time limit of the first test that needs it
     chosen = [] if is_nightly else ["-m", "not nightly"]
-    return int(pytest.main(["-n", "auto", "--dist", "worksteal", *chosen, *arguments]))
+    workers = (os.process_cpu_count() or 1) + 1  # tests wait for other processes as long as they compute
+    return int(pytest.main(["-n", str(workers), "--dist", "worksteal", *chosen, *arguments]))
 
 
 def reliability() -> int:
