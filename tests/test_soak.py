@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from statistics import median
 from typing import Any
 
@@ -27,6 +27,7 @@ PROCESSES, CALLERS = 8, 2
 ROUND = 3.0  # seconds
 WARM_UP = 12  # rounds: every library is loaded, every path gone once
 FRESH, FLOOR, GRAIN = 3, 2, 1  # seconds
+CALM = range(4)  # of six rounds
 BUDGET = 60 + 6  # seconds: a refresh, and a few for a caller who has to wait for it
 GROWTH = 12 * 1024  # kilobytes: what an allocator may keep; a leak of 100 bytes a request would be twice that
 STATUSES = {"200", "404", "500", "502", "503", "504"}
@@ -49,29 +50,35 @@ class Soak:
     taken: set[str] = field(default_factory=set)
     runs: Counter[str] = field(default_factory=Counter)
     killed: int = 0
+    calm: list[tuple[float, float]] = field(default_factory=list)
+    """When nothing was wrong, nor had been for a round."""
 
     def round(self, *, is_calm: bool) -> None:
-        """Callers come to all processes but one, which takes a snapshot; one may be killed amid that."""
+        """Callers come to all processes but two, which take snapshots; one may be killed amid that."""
         world, chance = self.fleet.world, self.chance
         world.choose("healthy" if is_calm else chance.choice(HARMS))
         self.proxy.follow(no_faults if is_calm else self._plan)
         if not chance.randrange(3):
             self.bodies.add(self.fleet.new_document())
-        *callers, timer = chance.sample(self.fleet.processes, len(self.fleet.processes))
+        *callers, timer, other = chance.sample(self.fleet.processes, len(self.fleet.processes))
+        timers = [timer, other]
         for process in callers:
             process.tell("storm", callers=CALLERS, seconds=ROUND, cache_controls=chance.sample(WANTED, 4))
-        timer.tell("snapshot")
-        victim = None if is_calm or chance.randrange(4) else callers.pop()
+        for process in timers:
+            process.tell("snapshot")
+        victim = None if is_calm or chance.randrange(4) else chance.choice(callers + timers)
         if victim is not None:
             time.sleep(chance.uniform(0, ROUND))
             victim.send(signal.SIGKILL)
             self.fleet.bury(victim.pid)
+            (callers if victim in callers else timers).remove(victim)
             self.killed += 1
         for process in callers:
             storm = process.hear()
             self.seen.update(storm["seen"])
             self.longest = max(self.longest, storm["longest"])
-        self._note(timer.hear())
+        for process in timers:
+            self._note(process.hear())
         if victim is not None:
             newcomer = Process()
             self.fleet.processes.append(newcomer)
@@ -121,7 +128,10 @@ def test_for_minutes_of_everything_nothing_is_lost_late_or_grows(soak: Soak) -> 
     ends, number = time.monotonic() + MINUTES * 60, 0
     early: dict[int, dict[str, int]] = {}
     while time.monotonic() < ends:
-        soak.round(is_calm=number % 6 < 4)
+        began, phase = time.monotonic(), number % 6
+        soak.round(is_calm=phase in CALM)
+        if phase in CALM[1:]:
+            soak.calm.append((began, time.monotonic()))
         number += 1
         if number >= WARM_UP:
             early = {pid: early.get(pid, held) for pid, held in soak.figures().items()}
@@ -169,6 +179,10 @@ def assert_nothing_has_grown(early: dict[int, dict[str, int]], late: dict[int, d
 
 
 def assert_calls_kept_the_floor(soak: Soak) -> None:
-    """No process gets two answers of Partner Center in less than the floor, whatever storage does."""
-    for seconds in soak.fleet.ask("sent"):
+    """No process gets two answers within the floor, whatever storage does; nor the fleet, if all is well."""
+    sent = soak.fleet.ask("sent")
+    everybodys = sorted(chain.from_iterable(sent))
+    spans = [[second for second in everybodys if began <= second < ended] for began, ended in soak.calm]
+    assert any(spans)  # after a failure nobody asks for some rounds
+    for seconds in (*sent, *spans):
         assert all(later - earlier >= FLOOR - GRAIN for earlier, later in pairwise(seconds))
