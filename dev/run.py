@@ -4,7 +4,9 @@ import http.client
 import os
 import shlex
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobServiceClient
 
 from dev.azurite import Azurite, AzuriteError
-from dev.children import child
+from dev.children import GRACE_SECONDS, child
 from dev.ports import PortError, listen
 from dev.simulator import SCENARIOS, Simulator, World
 
@@ -76,9 +78,10 @@ def environment(azurite: Azurite, simulator: Simulator) -> dict[str, str]:
 
 
 def run_host(port: int, azurite: Azurite, simulator: Simulator) -> None:
-    """Run the local host and show its log; raises RunError when it ends by itself."""
+    """Run the local host and show all of its log, until Ctrl-C; raises RunError when it ends by itself."""
     command = [sys.executable, "-m", "dev.host", "--port", str(port), "--environment-only", "--until-eof"]
     with child(command, environment(azurite, simulator)) as host:
+        is_over = ended_by_signal(host)
         log = iter(host.stdout or ())
         for line in log:
             if line.startswith("listening on "):
@@ -86,13 +89,33 @@ def run_host(port: int, azurite: Azurite, simulator: Simulator) -> None:
                 path = f"usage/usagesummary/v1/{datetime.now(UTC):%Y/%m/%d}/usagesummary.json"
                 print(greeting(url, azurite, simulator), flush=True)
                 fire(url)
+                if is_over.is_set():
+                    break
                 snapshot = path if is_stored(azurite, path) else f"is not there, the log says why: {path}"
                 print(f"Today's snapshot       {snapshot}\nThe log of both functions:\n", flush=True)
                 break
             print(line, end="", flush=True)
         for line in log:
             print(line, end="", flush=True)
-        raise RunError(f"the local host ended by itself, with exit code {host.wait()}")
+        if not is_over.is_set():
+            raise RunError(f"the local host ended by itself, with exit code {host.wait()}")
+
+
+def ended_by_signal(host: subprocess.Popen[str]) -> threading.Event:
+    """Whether a signal has ended the host: an exception from its handler would lose lines of the log."""
+    is_over = threading.Event()
+
+    def end(*_: object) -> None:
+        is_over.set()
+        if host.stdin:
+            host.stdin.close()
+        killer = threading.Timer(GRACE_SECONDS, host.kill)
+        killer.daemon = True
+        killer.start()
+
+    for number in ENDING:
+        signal.signal(number, end)
+    return is_over
 
 
 def fire(url: str) -> None:

@@ -53,7 +53,7 @@ class Run:
         except Exception as error:  # noqa: BLE001  # whatever it was, the run failed, and says so
             known = error if isinstance(error, UsageSummaryError) else RecordError(defect(error))
             log_failed(known, seconds=round(self.clock.monotonic() - began, 3))
-            raise known from None
+            raise known.with_traceback(None) from None  # one error may fail many runs
         outcome["refreshTokenAgeInDays"] = self.token_age()
         outcome["seconds"] = round(self.clock.monotonic() - began, 3)
         log_event(_log, logging.INFO, "snapshot.done", **outcome)
