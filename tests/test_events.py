@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ConsentRequiredError
-from shared.events import Line, event, keeping, log_event, log_failure, log_kept
+from shared.events import Line, defect, event, keeping, log_event, log_failure, log_kept
 
 
 def test_an_event_is_its_name_and_its_values_in_order() -> None:
@@ -66,6 +66,19 @@ def test_a_failure_is_its_class_its_message_and_its_hint(caplog: pytest.LogCaptu
             "attempt": 1,
         }
     ]
+
+
+def test_of_a_defect_is_said_where_it_was_raised_and_nothing_private() -> None:
+    def fails() -> None:
+        raise ValueError("canary")
+
+    def calls() -> None:
+        fails()
+
+    with pytest.raises(ValueError, match="canary") as raised:
+        calls()
+    line = fails.__code__.co_firstlineno + 1
+    assert defect(raised.value) == f"a defect: ValueError at test_events.py:{line}"
 
 
 @given(st.text())

@@ -24,7 +24,7 @@ from shared.errors import (
     UsageSummaryError,
 )
 from shared.fleet import Fleet
-from shared.fleet_blob import CLAIM_LIFE, blob_name, content_of, read_shared
+from shared.fleet_blob import CLAIM_LIFE, back_off_of, blob_name, claim_of, content_of, read_shared
 from shared.held import CLOCK_GRAIN, Answer, Shared
 from shared.settings import StorageConnection
 from tests.conftest import ManualClock
@@ -279,6 +279,16 @@ CALLS: dict[str, Callable[[Fleet], object]] = {
 def test_storage_that_is_down_is_a_storage_error(call: str) -> None:
     with pytest.raises(StorageError):
         CALLS[call](Fleet(closed_port(), PARTNER, Clock()))
+
+
+def test_a_claim_and_a_back_off_are_written_as_every_version_reads_them() -> None:
+    shared = Shared(1000.0, SENT.replace(microsecond=0))
+    assert claim_of("me", shared) == {"owner": "me", "until": "2026-11-21T08:01:06.000+00:00"}
+    error = UpstreamRefusedError("no", reply=NO_DATA, hint="Do.")
+    assert back_off_of(error, SENT) == {
+        "until": "2026-11-21T08:00:02.250+00:00",
+        "failure": f'["UpstreamRefusedError", "no", [404, "3000", "{REQUEST}"], "Do."]',
+    }
 
 
 def test_the_latest_instants_that_are_no_damage_are_taken() -> None:
