@@ -15,7 +15,6 @@ from shared.errors import UpstreamInvalidError
 SIZE_LIMIT = 1024 * 1024
 """Bytes; a real one has about 600."""
 
-_PERSONAL = "emailstonotify"
 _BOM = b"\xef\xbb\xbf"
 
 type Json = bool | str | RawJSON | list[Json] | dict[str, Json] | None
@@ -76,7 +75,7 @@ def has_personal_data(text: bytes) -> bool:
     """Whether JSON in UTF-8 has emailsToNotify, at any depth and however it is written."""
     names: list[str] = []
     simplejson.loads(text.decode(), object_pairs_hook=lambda pairs: names.extend(name for name, _ in pairs))
-    return _PERSONAL in map(str.casefold, names)
+    return any(map(_is_personal, names))
 
 
 def dump(value: Json, *, indent: int | None = None) -> bytes:
@@ -94,4 +93,8 @@ def is_finite(value: Json) -> bool:
 
 
 def _without_personal_data(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    return {name: value for name, value in pairs if name.casefold() != _PERSONAL}
+    return {name: value for name, value in pairs if not _is_personal(name)}
+
+
+def _is_personal(name: str) -> bool:
+    return name.casefold() == "emailstonotify"
