@@ -63,7 +63,7 @@ class AppUserCredential:
         self._token: _Token | None = None
 
     def get_token(self, *scopes: str, **options: Any) -> "AccessToken":  # noqa: ANN401  # the protocol's
-        """A token that is good for a minute at least; `time_allowed` (timedelta) may shorten the wait."""
+        """A token that is good for 40 seconds at least; `time_allowed` (timedelta) may shorten the wait."""
         from azure.core.credentials import AccessToken
 
         token = self._current(scopes, options.get("time_allowed", REDEMPTION_TIME))
@@ -156,4 +156,5 @@ class AppUserCredential:
             tokenExpiresOn=good.expires_on,
         )
         wait = _OPERATORS_RETRY if isinstance(error, OperatorError) else _RETRY * uniform(0.8, 1.2)  # noqa: S311  # jitter
-        return replace(good, renew=self._clock.monotonic() + wait.total_seconds())
+        last = good.expires - _LAST_MARGIN.total_seconds()
+        return replace(good, renew=min(self._clock.monotonic() + wait.total_seconds(), last))

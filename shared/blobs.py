@@ -132,6 +132,7 @@ class Container:
                 options: dict[str, Any] = {
                     "retry_policy": LinearRetry(backoff=0, retry_total=1, random_jitter_range=1),
                     "transport": azure_transport(session, _CONNECT_TIMEOUT),
+                    "permit_redirects": False,
                     **more,
                 }
                 string, uri = self._connection.connection_string, self._connection.blob_service_uri

@@ -54,12 +54,15 @@ def session_for(duration: timedelta, ca_bundle: str | None) -> Iterator[requests
     """A session for one errand, all of which ends within `duration`; it follows the CA bundle, if any.
 
     Raises UpstreamTimeoutError when the time was over, whatever exception or half an answer came of that,
-    and UpstreamUnavailableError for any other failure of the connection.
+    and UpstreamUnavailableError for any other failure of the connection, or when no timer can be started.
     """
     adapter = _AbortableAdapter()
     timer = threading.Timer(duration.total_seconds(), adapter.abort)
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError:  # no thread to be had
+        raise UpstreamUnavailableError("this process can start no thread") from None
     try:
         with _Session() as session:
             session.mount("https://", adapter)

@@ -31,8 +31,7 @@ class StorageIdentity:
 
     def __init__(self, client_id: str | None) -> None:
         self._client_id = client_id
-        self._token: AccessToken | None = None
-        self._good_until = 0.0  # monotonic seconds
+        self._kept: tuple[AccessToken, float] | None = None  # until a monotonic second; replaced whole
 
     def within(self, session: "requests.Session") -> "TokenCredential":
         """The same for one session. It raises StorageError when there is no token to be had."""
@@ -40,21 +39,21 @@ class StorageIdentity:
 
     def forget(self) -> None:
         """Ask for another token next: storage has refused this one."""
-        self._token = None
+        self._kept = None
 
     def token(self, session: "requests.Session", scopes: tuple[str, ...]) -> "AccessToken":
         """A token that is good for some minutes; of those who ask at the same time each gets one."""
-        token = self._token
-        if token is None or time.monotonic() >= self._good_until:
-            try:
-                token = managed_identity(self._client_id, session).get_token(*scopes)
-            except Exception as error:  # noqa: BLE001  # nonsense makes azure-identity raise anything
-                # Not chained: its text may have the answer's body.
-                name = type(error).__name__
-                raise StorageError(f"the managed identity gave no token ({name})", hint=hint(name)) from None
-            # azure-identity has made an instant of its life, by the machine's clock
-            self._good_until = time.monotonic() + token.expires_on - time.time() - _MARGIN
-            self._token = token
+        kept = self._kept
+        if kept is not None and time.monotonic() < kept[1]:
+            return kept[0]
+        try:
+            token = managed_identity(self._client_id, session).get_token(*scopes)
+        except Exception as error:  # noqa: BLE001  # nonsense makes azure-identity raise anything
+            # Not chained: its text may have the answer's body.
+            name = type(error).__name__
+            raise StorageError(f"the managed identity gave no token ({name})", hint=hint(name)) from None
+        left = token.expires_on - time.time()  # by the machine's clock; where that is wrong, storage refuses
+        self._kept = token, time.monotonic() + left - _MARGIN
         return token
 
 
@@ -63,5 +62,12 @@ class _Within:
     identity: StorageIdentity
     session: "requests.Session"
 
-    def get_token(self, *scopes: str, **_: Any) -> "AccessToken":  # noqa: ANN401  # the protocol's
+    def get_token(
+        self,
+        *scopes: str,
+        tenant_id: str | None = None,
+        **_: Any,  # noqa: ANN401  # the protocol's
+    ) -> "AccessToken":
+        if tenant_id is not None:  # the SDK tells of no tenant but in answer to a 401
+            self.identity.forget()
         return self.identity.token(self.session, scopes)

@@ -4,6 +4,7 @@ A snapshot is written once and never changed.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -98,17 +99,14 @@ def read_snapshot(name: SnapshotName, content: bytes) -> tuple[str, dict[str, Js
         raise DamagedError("its fetchedAt is no instant of that day, in UTC and whole seconds")
     if not isinstance(summary, dict) or not is_finite(summary.get("totalCost")):
         raise DamagedError("its usageSummary has no finite number totalCost")
-    if has_personal_data(content):  # only one that others brought in
+    if _read(content, has_personal_data):  # only one that others brought in
         raise DamagedError("it holds personal data, emailsToNotify")
     return fetched_at, summary
 
 
 def members_of(content: bytes) -> dict[str, Json]:
     """The members of a JSON object. Raises DamagedError where there is none."""
-    try:
-        value = parse(content)
-    except (ValueError, RecursionError):
-        value = None
+    value = _read(content, parse)
     if not isinstance(value, dict):
         raise DamagedError("it is no JSON object in UTF-8")
     return value
@@ -117,6 +115,13 @@ def members_of(content: bytes) -> dict[str, Json]:
 def instant_text(instant: datetime) -> str:
     """An instant as all documents have it: UTC, whole seconds."""
     return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _read[T](content: bytes, read: Callable[[bytes], T]) -> T:
+    try:
+        return read(content)
+    except (ValueError, RecursionError):
+        raise DamagedError("it is no JSON object in UTF-8") from None
 
 
 def _said(content: bytes) -> tuple[str, Json]:

@@ -5,6 +5,7 @@ learn.microsoft.com/partner-center/developer/customer-usage-resources, PartnerUs
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import simplejson
@@ -62,19 +63,13 @@ def parse(text: bytes) -> Json:
 
     Raises ValueError or, for absurd nesting, RecursionError.
     """
-    value: Json = simplejson.loads(
-        text.decode(),
-        parse_int=RawJSON,
-        parse_float=RawJSON,
-        object_pairs_hook=_without_personal_data,
-    )
-    return value
+    return _parse(text, _without_personal_data)
 
 
 def has_personal_data(text: bytes) -> bool:
-    """Whether JSON in UTF-8 has emailsToNotify, at any depth and however it is written."""
+    """Whether JSON in UTF-8 has emailsToNotify, at any depth and however it is written; raises as parse."""
     names: list[str] = []
-    simplejson.loads(text.decode(), object_pairs_hook=lambda pairs: names.extend(name for name, _ in pairs))
+    _parse(text, lambda pairs: names.extend([name for name, _ in pairs]))
     return any(map(_is_personal, names))
 
 
@@ -90,6 +85,13 @@ def dump(value: Json, *, indent: int | None = None) -> bytes:
 def is_finite(value: Json) -> bool:
     """Whether a value is a number that callers, who have IEEE doubles, read as finite."""
     return isinstance(value, RawJSON) and math.isfinite(float(value.encoded_json))
+
+
+def _parse(text: bytes, hook: Callable[[list[tuple[str, Json]]], object]) -> Json:
+    value: Json = simplejson.loads(
+        text.decode(), parse_int=RawJSON, parse_float=RawJSON, object_pairs_hook=hook
+    )
+    return value
 
 
 def _without_personal_data(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

@@ -121,6 +121,7 @@ class Vault:
                 # A vault on this machine is a simulator: it cannot bear the domain that it asks a token for.
                 verify_challenge_resource=not is_on_this_machine(self._secret.vault_url),
                 retry_total=0,
+                permit_redirects=False,
             )
             try:
                 yield client

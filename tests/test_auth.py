@@ -311,6 +311,17 @@ def test_renewals_that_fail_are_a_fifth_more_or_less_than_30_seconds_apart(
         assert len(events(caplog, "sign_in.renewal_failed")) == failures
 
 
+def test_a_renewal_that_fails_keeps_no_token_beyond_its_last_minute(
+    credential: AppUserCredential, world: World, manual_clock: ManualClock
+) -> None:
+    first = credential.get_token(SCOPE).token
+    world.choose("secret-expired")  # not tried again for a minute
+    manual_clock.instant += world.access_token_life - timedelta(seconds=61)
+    assert credential.get_token(SCOPE).token == first
+    manual_clock.advance(seconds=1)
+    assert isinstance(refused(credential), ConfigurationError)
+
+
 def test_a_token_that_is_about_to_expire_is_used_no_more(
     credential: AppUserCredential, world: World, manual_clock: ManualClock
 ) -> None:

@@ -420,6 +420,37 @@ def test_what_the_identity_has_refused_is_asked_for_again_and_what_it_gave_is_ke
     assert [each.service for each in world.exchanges].count(Service.IDENTITY) == 1
 
 
+def test_a_token_that_storage_challenges_is_replaced_at_once(
+    simulator: Simulator, settings: Settings
+) -> None:
+    world, container = simulator.world, opened(by_identity(simulator), settings)
+    container.read(NAME)
+    storage = Service.PARTNER_CENTER  # whatever has no other service is its
+    tenant = "https://login.microsoftonline.com/0f8fad5b-d9cb-469f-a165-70867728950e/oauth2/authorize"
+    challenge = f"Bearer authorization_uri={tenant} resource_id=https://storage.azure.com"
+    world.faults[storage] = Fault(storage, 401, headers={"www-authenticate": challenge}, times=1)
+    for _ in range(2):
+        assert container.read(NAME).blob is None
+    identity = Service.IDENTITY
+    assert [each.service for each in world.exchanges] == [
+        identity, storage, storage, identity, storage, storage
+    ]  # fmt: skip
+    tokens = [each.headers["authorization"] for each in world.exchanges if each.service is storage]
+    assert tokens[0] == tokens[1] != tokens[2] == tokens[3]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_of_storage_is_followed_nowhere(
+    simulator: Simulator, settings: Settings, status: int
+) -> None:
+    storage = Service.PARTNER_CENTER
+    location = f"{simulator.url}/usage/another.json"
+    simulator.world.faults[storage] = Fault(storage, status, headers={"location": location})
+    with pytest.raises(StorageError):
+        opened(by_identity(simulator), settings).read(NAME)
+    assert {each.path for each in simulator.world.exchanges if each.service is storage} == {f"/usage/{NAME}"}
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_token_that_storage_has_refused_is_not_used_again(
     simulator: Simulator, settings: Settings, status: int

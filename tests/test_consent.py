@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from unittest.mock import Mock
 
 import pytest
 from azure.core.credentials import AccessToken
@@ -188,6 +189,33 @@ def test_a_failed_write_back_is_a_warning_with_the_age_and_is_tried_again(
     manual_clock.instant += HOUR
     sign_in(credential)
     assert len(versions(world)) == 2
+
+
+def test_a_write_back_without_a_thread_to_be_had_is_a_warning_too(
+    instance: Callable[[], AppUserCredential],
+    manual_clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    credential = instance()
+    credential.get_token(SCOPE)
+    manual_clock.instant += 36 * HOUR
+    monkeypatch.setattr(threading.Timer, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+    credential.write_back()
+    (line,) = events(caplog, "refresh_token.not_written_back")
+    assert line["error"] == "UpstreamUnavailableError"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_of_the_vault_is_followed_nowhere(
+    instance: Callable[[], AppUserCredential], world: World, simulator: Simulator, status: int
+) -> None:
+    location = f"{simulator.url}/secrets/another"
+    world.faults[VAULT] = Fault(VAULT, status, headers={"location": location}, method="GET")
+    with pytest.raises(UpstreamUnavailableError):
+        instance().get_token(SCOPE)
+    paths = {each.path for each in world.exchanges if each.service is VAULT}
+    assert all(path.startswith(f"/secrets/{SECRET_NAME}") for path in paths)
 
 
 def test_a_former_version_that_cannot_be_disabled_is_nobody_s_trouble(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -86,6 +87,15 @@ PEERS = {
     "drips a body without a length": saying(OK + b"\r\n", b"o"),
     "breaks off in a body without a length": saying(OK + b'\r\n{"totalCost": 1}'),
 }
+
+
+def test_where_no_thread_can_watch_the_time_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Timer, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+    with (
+        pytest.raises(UpstreamUnavailableError, match=r"^this process can start no thread$"),
+        session_for(AMPLE, None),
+    ):
+        pytest.fail("there is no session")
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -56,6 +56,10 @@ def published(fleet: Fleet, answer: Answer = ANSWER) -> Shared:
     return fleet.read()
 
 
+def test_the_blob_of_a_partner_has_the_same_name_in_every_version() -> None:
+    assert blob_name(PARTNER) == "usagesummary-27098a8326b15309"
+
+
 def test_before_the_first_answer_nothing_is_shared_and_nobody_has_the_claim(fleet: Fleet) -> None:
     shared = fleet.read()
     assert (shared.etag, shared.answer, shared.keep_away) == (None, None, timedelta())

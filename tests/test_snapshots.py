@@ -203,6 +203,12 @@ def test_what_others_brought_in_with_whom_to_notify_is_no_snapshot(place: str, w
         snapshots.read_snapshot(name_of(FIRST), content)
 
 
+def test_digits_beyond_what_python_reads_as_a_number_are_recorded() -> None:
+    body = b'{"totalCost":1,"counter":%s}' % (b"9" * 5000)
+    _, members = snapshots.read_snapshot(name_of(FIRST), taken(body=body))
+    assert dump(members) == body
+
+
 def test_a_name_that_speaks_of_whom_to_notify_is_no_damage() -> None:
     name = '"emailsToNotify": [], emailsToNotify'
     body = dump(read_usage_summary(BODY).members | {"resourceName": name, "id": "emailsToNotify"})

@@ -1,7 +1,8 @@
 """What a usage summary is: its rules, its digits, and the personal data that is not recorded."""
 
 import json
-from datetime import UTC, datetime
+from bisect import bisect_left
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from simplejson import RawJSON
 
 from shared.errors import UpstreamInvalidError
-from shared.snapshots import snapshot
+from shared.rows import row_of
+from shared.snapshots import SnapshotName, snapshot
 from shared.usage_summary import SIZE_LIMIT, Json, dump, parse, read_usage_summary
 
 BOM = b"\xef\xbb\xbf"
@@ -26,6 +28,7 @@ NUMBERS = [
     "-0.10",
     "123456789012345678901234567890",
     "0.1000000000000000055511151231257827",
+    "0." + "9" * 5000,
 ]
 
 digits = st.text("0123456789", min_size=1, max_size=40)
@@ -152,22 +155,24 @@ def test_why_it_is_refused_is_said(body: bytes, reason: str) -> None:
     assert caught.value.message == reason
 
 
-def members_nested(depth: int) -> dict[str, Json] | None:
-    """The members of a usage summary with lists in lists; None where it is refused."""
+def members_nested(depth: int, left: bytes, inmost: bytes, right: bytes) -> dict[str, Json] | None:
+    """The members of a usage summary that nests so deeply; None where it is refused."""
     try:
-        body = b'{"totalCost":1,"a":' + b"[" * depth + b"]" * depth + b"}"
+        body = b'{"totalCost":1,"a":' + left * depth + inmost + right * depth + b"}"
         return read_usage_summary(body).members
     except UpstreamInvalidError:
         return None
 
 
-def test_what_is_taken_can_be_recorded_however_deeply_it_nests() -> None:
-    deepest, members = 50_000, None
-    while members is None:
-        deepest -= 1 if deepest < 10_010 else 1000
-        members = members_nested(deepest)
-    assert deepest > 100
-    assert snapshot(members, datetime(2026, 11, 21, tzinfo=UTC), "", "")
+@pytest.mark.parametrize("around", [(b"[", b"", b"]"), (b"[", b'{"a":1}', b"]"), (b'{"a":', b"1", b"}")])
+def test_what_is_taken_can_be_recorded_however_deeply_it_nests(around: tuple[bytes, bytes, bytes]) -> None:
+    refused = bisect_left(range(50_000), 1, key=lambda depth: members_nested(depth, *around) is None)
+    assert refused > 100
+    for depth in range(refused - 5, refused):
+        members = members_nested(depth, *around)
+        assert members is not None
+        content = snapshot(members, datetime(2026, 11, 21, tzinfo=UTC), "", "")
+        assert row_of(SnapshotName(date(2026, 11, 21), "", ""), content)
 
 
 def test_no_second_byte_order_mark_reaches_callers() -> None:
