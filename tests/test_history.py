@@ -26,7 +26,7 @@ from shared import snapshots
 from shared.blob import md5
 from shared.blobs import PATIENT, Container
 from shared.drafts import CSV, LATEST, MANIFEST, NDJSON, Found, Updated, manifest_of
-from shared.errors import RecordError, StorageError
+from shared.errors import BlobConflictError, RecordError, StorageError
 from shared.held import Answer
 from shared.history import History
 from shared.record import Record, Taken
@@ -287,6 +287,20 @@ def test_a_run_that_cannot_write_a_file_writes_none_after_it_and_the_next_finish
     assert (taken.outcome, update.written) == ("unchanged", FILES[at:])
     assert update.added == ([] if at else [dated(21)])
     assert books.files() == books.rebuilt()
+
+
+def test_a_run_that_is_overtaken_each_time_gives_up(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    books.take()
+    refused: list[str] = []
+
+    def refuse(_: Container, name: str, *__: object, **___: object) -> str:
+        refused.append(name)
+        raise BlobConflictError("412")
+
+    monkeypatch.setattr(Container, "write", refuse)
+    with pytest.raises(RecordError, match="the history could not be written: others were faster 5 times"):
+        books.keeper().bring_up_to_date()
+    assert refused == [NDJSON] * 5
 
 
 def test_days_that_killed_runs_left_in_an_earlier_month_come_into_the_history(books: Books) -> None:
