@@ -175,14 +175,16 @@ def test_the_first_run_of_a_day_writes_its_snapshot_and_the_history(books: Books
     assert books.file(NDJSON) == row.encode()
 
 
-def test_every_file_has_its_content_type_and_its_md5(books: Books) -> None:
+def test_every_file_has_its_content_type_its_digests_and_the_rows_what_was_seen(books: Books) -> None:
     books.run()
     types = {NDJSON: "application/x-ndjson; charset=utf-8", CSV: "text/csv; charset=utf-8"}
-    found = list(books.history.list_blobs())
+    found = list(books.history.list_blobs(include=["metadata"]))
     assert {each.name for each in found} == set(FILES)
     for each in found:
         assert each.content_settings.content_type == types.get(each.name, "application/json; charset=utf-8")
         assert bytes(each.content_settings.content_md5 or b"") == md5(books.file(each.name))
+        assert each.metadata["sha256"] == sha256(books.file(each.name)).hexdigest()
+        assert set(each.metadata) == ({"sha256", "seen"} if each.name == NDJSON else {"sha256"})
 
 
 def test_the_same_again_writes_nothing(books: Books) -> None:
@@ -453,7 +455,8 @@ def test_a_damaged_history_is_rebuilt_from_the_dated_blobs_byte_for_byte(
     books.history.upload_blob(NDJSON, DAMAGES[damage](before[NDJSON]), overwrite=True)
     books.run("3", at="21T09:05")
     assert books.files() == books.rebuilt() == before
-    assert [line["blob"] for line in events(caplog, "history.damaged")] == [NDJSON]
+    (line,) = events(caplog, "history.damaged")
+    assert (line["blob"], line["message"]) == (NDJSON, "it is not what was written")
 
 
 def test_a_history_in_a_form_that_no_run_writes_is_made_again_though_its_digest_is_true(books: Books) -> None:
@@ -588,8 +591,9 @@ def test_where_all_snapshots_are_damaged_the_files_stay_as_they_are(books: Books
     books.run()
     before = books.etags()
     books.usage.upload_blob(dated(21), b"garbage", overwrite=True)
-    with pytest.raises(RecordError, match="there is no snapshot that can be read"):
+    with pytest.raises(RecordError, match="there is no snapshot that can be read") as raised:
         books.rebuild()
+    assert raised.value.hint == "Check USAGE_SNAPSHOT_CONTAINER, the container of the dated snapshots."
     assert {name: books.etags()[name] for name in FILES} == {name: before[name] for name in FILES}
 
 
