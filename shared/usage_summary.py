@@ -17,6 +17,7 @@ SIZE_LIMIT = 1024 * 1024
 """Bytes; a real one has about 600."""
 
 _BOM = b"\xef\xbb\xbf"
+_SPARE_LEVELS = 20  # of nesting, for what is around it in a snapshot, and for whoever reads that one day
 
 type Json = bool | str | RawJSON | list[Json] | dict[str, Json] | None
 
@@ -43,7 +44,7 @@ def read_usage_summary(body: bytes) -> UsageSummary:
         raise UpstreamInvalidError("the answer is larger than 1 MiB")
     try:
         document = parse(body)
-        dump([[[[document]]]])  # what nests too deeply for a snapshot of it could not be recorded
+        dump(parse(b"[" * _SPARE_LEVELS + body + b"]" * _SPARE_LEVELS))  # as deep as the record may need it
     except (ValueError, RecursionError):
         raise UpstreamInvalidError("the answer is not JSON in UTF-8") from None
     # simplejson would forgive another byte-order mark, even one in mojibake
