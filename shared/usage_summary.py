@@ -47,8 +47,7 @@ def read_usage_summary(body: bytes) -> UsageSummary:
         dump(parse(b"[" * _SPARE_LEVELS + body + b"]" * _SPARE_LEVELS))  # as deep as the record may need it
     except (ValueError, RecursionError):
         raise UpstreamInvalidError("the answer is not JSON in UTF-8") from None
-    # simplejson would forgive another byte-order mark, even one in mojibake
-    if not isinstance(document, dict) or not body.lstrip().startswith(b"{"):
+    if not isinstance(document, dict):
         raise UpstreamInvalidError("the answer is not a JSON object")
     if not is_finite(document.get("totalCost")):
         raise UpstreamInvalidError("the answer has no finite number totalCost")
