@@ -4,6 +4,7 @@ import json
 import logging
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from dev.simulator import Simulator, World
 from shared.blobs import PATIENT, Container
 from shared.clock import Clock
 from shared.configuration import read_settings
+from shared.errors import BlobConflictError
 from shared.fleet import Fleet
 from shared.fleet_blob import blob_name
 from shared.held import Answer
@@ -139,6 +141,20 @@ def container(azurite: Azurite) -> Container:
     """An empty container that does not exist yet."""
     connection = StorageConnection(connection_string=azurite.connection_string)
     return Container(f"test-{uuid.uuid4().hex[:12]}", connection, PATIENT, None)
+
+
+@contextmanager
+def always_overtaken() -> Iterator[list[str]]:
+    """Whoever writes a blob finds that another was faster; the names of the blobs, one each time."""
+    refused: list[str] = []
+
+    def refuse(_: Container, name: str, *__: object, **___: object) -> str:
+        refused.append(name)
+        raise BlobConflictError("412")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Container, "write", refuse)
+        yield refused
 
 
 @pytest.fixture

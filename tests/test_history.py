@@ -26,14 +26,14 @@ from shared import snapshots
 from shared.blob import md5
 from shared.blobs import PATIENT, Container
 from shared.drafts import CSV, LATEST, MANIFEST, NDJSON, Found, Updated, manifest_of
-from shared.errors import BlobConflictError, RecordError, StorageError
+from shared.errors import RecordError, StorageError
 from shared.held import Answer
 from shared.history import History
 from shared.record import Record, Taken
 from shared.rows import generated_at
 from shared.settings import StorageConnection
 from shared.usage_summary import read_usage_summary
-from tests.conftest import ManualClock, beside, events
+from tests.conftest import ManualClock, always_overtaken, beside, events
 from tests.storage_proxy import Fault, StorageProxy, before, failing_writes
 from tests.test_record import ID, dated, document, read
 
@@ -291,16 +291,10 @@ def test_a_run_that_cannot_write_a_file_writes_none_after_it_and_the_next_finish
     assert books.files() == books.rebuilt()
 
 
-def test_a_run_that_is_overtaken_each_time_gives_up(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_overtaken_each_time_gives_up(books: Books) -> None:
     books.take()
-    refused: list[str] = []
-
-    def refuse(_: Container, name: str, *__: object, **___: object) -> str:
-        refused.append(name)
-        raise BlobConflictError("412")
-
-    monkeypatch.setattr(Container, "write", refuse)
-    with pytest.raises(RecordError, match="the history could not be written: others were faster 5 times"):
+    faster = "the history could not be written: others were faster 5 times"
+    with always_overtaken() as refused, pytest.raises(RecordError, match=faster):
         books.keeper().bring_up_to_date()
     assert refused == [NDJSON] * 5
 

@@ -16,11 +16,11 @@ from azure.storage.blob import (
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from shared.blob import md5
 from shared.blobs import PATIENT, Container
-from shared.errors import BlobConflictError, RecordError, StorageRefusedError
+from shared.errors import RecordError, StorageRefusedError
 from shared.held import Answer
 from shared.record import Record, Taken
 from shared.settings import StorageConnection
-from tests.conftest import beside
+from tests.conftest import always_overtaken, beside
 from tests.storage_proxy import Fault, StorageProxy, failing_writes
 
 ID = "5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47"
@@ -268,15 +268,9 @@ def test_whoever_lost_the_answer_to_a_write_knows_what_is_his(
     ] * 2
 
 
-def test_who_is_overtaken_each_time_gives_up(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused: list[str] = []
-
-    def refuse(_: Container, name: str, *__: object, **___: object) -> str:
-        refused.append(name)
-        raise BlobConflictError("412")
-
-    monkeypatch.setattr(Container, "write", refuse)
-    with pytest.raises(RecordError, match="of 2026-11-21 could not be written: others were faster 5 times"):
+def test_who_is_overtaken_each_time_gives_up(record: Record) -> None:
+    faster = "of 2026-11-21 could not be written: others were faster 5 times"
+    with always_overtaken() as refused, pytest.raises(RecordError, match=faster):
         record.take(answer())
     assert refused == [dated(21)] * 5
 
