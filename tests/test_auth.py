@@ -468,7 +468,7 @@ NONSENSE: list[tuple[Service, str, int, object]] = [
 ]
 
 
-@pytest.mark.parametrize("nonsense", NONSENSE, ids=str)
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=lambda each: ascii(each).replace("\\", ""))
 def test_an_answer_that_makes_no_sense_is_unavailable(
     credential: AppUserCredential, world: World, nonsense: tuple[Service, str, int, object]
 ) -> None:
