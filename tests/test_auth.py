@@ -5,13 +5,16 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from azure.identity import ManagedIdentityCredential
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -107,6 +110,17 @@ def test_the_refresh_token_is_redeemed_for_the_one_resource(
     settings = replace(settings, refresh_token=GivenRefreshToken(stored(world)))
     AppUserCredential(settings, manual_clock.clock()).get_token(SCOPE)
     assert crossed(world) == REDEMPTION
+
+
+def test_the_vault_is_used_as_the_operator_where_one_is_given(
+    settings: Settings, world: World, simulator: Simulator, manual_clock: ManualClock
+) -> None:
+    operator = ManagedIdentityCredential(
+        client_id=world.managed_identity_client_id, connection_verify=simulator.ca_bundle
+    )
+    settings = replace(settings, identity_client_id=str(uuid4()))  # nobody's
+    assert "vault or the identity" in refused(AppUserCredential(settings, manual_clock.clock())).message
+    assert AppUserCredential(settings, manual_clock.clock(), operator).get_token(SCOPE).token
 
 
 def test_an_access_token_is_kept_until_five_minutes_before_it_expires(
@@ -206,7 +220,7 @@ def test_a_waiter_s_time_out_harms_nobody(credential: AppUserCredential, world: 
         patient = threads.submit(credential.get_token, SCOPE)
         while not any(each.service is ENTRA for each in world.exchanges):
             threading.Event().wait(0.01)
-        with pytest.raises(UpstreamTimeoutError):
+        with pytest.raises(UpstreamTimeoutError, match=r"^the sign-in did not end in time$"):
             credential.get_token(SCOPE, time_allowed=timedelta(seconds=0.05))
         assert threads.submit(credential.get_token, SCOPE).result() == patient.result()
     assert crossed(world) == SIGN_IN
@@ -223,6 +237,52 @@ def test_a_waiter_who_has_more_time_than_who_asked_asks_itself(
             threading.Event().wait(0.01)
         assert credential.get_token(SCOPE).token
         assert isinstance(hasty.exception(), UpstreamTimeoutError)
+
+
+@pytest.mark.parametrize(("waited", "is_enough"), [(10, True), (10.1, False)])
+def test_a_waiter_with_less_than_the_least_time_left_does_not_ask_itself(
+    settings: Settings,
+    world: World,
+    manual_clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    waited: float,
+    is_enough: bool,  # noqa: FBT001  # a case
+) -> None:
+    monkeypatch.setattr("shared.auth._LEAST_TIME", timedelta(seconds=5))
+    waiter, looks = threading.current_thread(), count()
+
+    def monotonic() -> float:
+        """Time passes for the waiter between his second look, as he begins to wait, and his third."""
+        is_later = threading.current_thread() is waiter and next(looks) >= 2
+        return manual_clock.instant.timestamp() + (waited if is_later else 0)
+
+    credential = AppUserCredential(settings, replace(manual_clock.clock(), monotonic=monotonic))
+    world.delay = 2
+    world.faults[ENTRA] = Fault(ENTRA, delivery=Delivery.LATE, method="POST", times=1)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(credential.get_token, SCOPE, time_allowed=timedelta(seconds=1))
+        while not any(each.service is ENTRA for each in world.exchanges):
+            threading.Event().wait(0.01)
+        with nullcontext() if is_enough else pytest.raises(UpstreamTimeoutError):
+            assert credential.get_token(SCOPE, time_allowed=timedelta(seconds=15)).token
+
+
+def test_a_defect_reaches_all_who_wait_and_the_next_call_starts_anew(
+    settings: Settings, world: World, manual_clock: ManualClock
+) -> None:
+    broken = [True]
+
+    def now() -> datetime:
+        if broken:
+            raise LookupError("no clock")
+        return manual_clock.instant
+
+    credential = AppUserCredential(settings, replace(manual_clock.clock(), now=now))
+    with pytest.raises(LookupError, match="no clock"):
+        credential.get_token(SCOPE)
+    broken.clear()
+    assert credential.get_token(SCOPE).token
+    assert crossed(world) == SIGN_IN
 
 
 @pytest.mark.parametrize(
@@ -247,6 +307,17 @@ def test_an_absurd_time_of_renewal_causes_no_storm(
     for _ in range(5):
         credential.get_token(SCOPE)
     assert len([each for each in crossed(world) if each[:2] == ("entra", "POST")]) == 1
+
+
+def test_a_token_of_a_short_life_is_renewed_after_half_of_it(
+    credential: AppUserCredential, world: World, manual_clock: ManualClock
+) -> None:
+    world.access_token_life = timedelta(minutes=6)
+    first = credential.get_token(SCOPE)
+    manual_clock.advance(seconds=179)
+    assert credential.get_token(SCOPE).token == first.token
+    manual_clock.advance(seconds=1)
+    assert credential.get_token(SCOPE).token != first.token
 
 
 def test_a_token_is_renewed_when_entra_says(

@@ -53,7 +53,7 @@ class Soak:
     calm: list[tuple[float, float]] = field(default_factory=list)
     """When nothing was wrong, nor had been for a round."""
     held: defaultdict[int, list[dict[str, int]]] = field(default_factory=lambda: defaultdict(list))
-    """What each process held after each of its rounds, by its id."""
+    """What each process that lives held after each of its rounds, by its id."""
 
     def round(self, *, is_calm: bool) -> None:
         """Callers come to all processes but two, which take snapshots; one may be killed amid that."""
@@ -73,6 +73,7 @@ class Soak:
             time.sleep(chance.uniform(0, ROUND))
             victim.send(signal.SIGKILL)
             self.fleet.bury(victim.pid)
+            self.held.pop(victim.pid, None)
             (callers if victim in callers else timers).remove(victim)
             self.killed += 1
         for process in callers:
@@ -170,7 +171,7 @@ def assert_every_caller_was_answered(soak: Soak) -> None:
 
 
 def assert_nothing_has_grown(held: dict[int, list[dict[str, int]]]) -> None:
-    """In no process that lived on after its warm-up, which costs each newcomer some 25 MB of libraries."""
+    """In no process since its warm-up, in which each newcomer loads some 25 MB of libraries."""
     lives = [figures for figures in held.values() if len(figures) > 2 * WARM_UP]
     grown = [
         {name: late[name] - early[name] for name in late}
