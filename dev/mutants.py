@@ -14,6 +14,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tabulate import tabulate
@@ -110,7 +111,8 @@ def _document(verdicts: dict[str, int], survivors: list[Survivor]) -> str:
         f"- `{each.where}`\n  - was `{each.was}`\n  - is `{each.becomes}`\n  - {each.why or 'not explained'}"
         for each in sorted(survivors, key=lambda each: (each.where, each.becomes))
     )
-    return f"{_INTRODUCTION}\n{table}\n\n## Survivors\n\n{listed}\n"
+    tried_on = f"Tried last on {datetime.now(UTC):%Y-%m-%d}."
+    return f"{_INTRODUCTION}\n{tried_on}\n\n{table}\n\n## Survivors\n\n{listed}\n"
 
 
 def _module(name: str) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -53,6 +54,18 @@ def test_the_readme_tells_of_every_setting_and_of_no_other() -> None:
     table = README[README.index("## Settings") : README.index("## How it is built")]
 
     assert settings_in(table) == settings_in_code()
+
+
+def test_the_mutants_said_to_survive_are_those_explained_and_of_lines_that_are_there() -> None:
+    document = (ROOT / "docs" / "mutants.md").read_text(encoding="utf-8")
+    explained = tomllib.loads((ROOT / "dev" / "survivors.toml").read_text(encoding="utf-8"))["survivor"]
+    said = re.findall(r"^- `(.+)`\n  - was `(.+)`\n  - is `(.+)`\n  - (.+)$", document, re.MULTILINE)
+    assert sorted((where, becomes, why) for where, _, becomes, why in said) == sorted(
+        (each["where"], each["becomes"], each["why"]) for each in explained
+    )
+    for where, was, _, _ in said:
+        code = (ROOT / "shared" / f"{where.split('.')[1]}.py").read_text(encoding="utf-8")
+        assert " ".join(was.split()) in " ".join(code.split())
 
 
 def test_the_licences_are_those_of_what_is_deployed() -> None:
