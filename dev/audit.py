@@ -17,7 +17,12 @@ VENV = ROOT / ".venv-proofs"
 _REQUIREMENTS = ROOT / "dev" / "proofs-requirements.txt"
 _DEPLOYED = ROOT / "requirements.txt"
 _PIN = re.compile(r"^([a-z0-9-]+)==(\S+)(.*)", re.MULTILINE)
+_NO_CONNECTION = re.compile(r"requests\.exceptions\.|could not connect", re.IGNORECASE)
 _TABLE = re.compile(r"^\| package .*?(?=^$|\Z)", re.DOTALL | re.MULTILINE)
+
+
+class _ToolError(Exception):
+    """A tool did not do its work; the message is all that it said."""
 
 
 def pins() -> dict[str, str]:
@@ -29,12 +34,15 @@ def pins() -> dict[str, str]:
 def audit() -> int:
     """Print what is known against each pin, and write the table of licences; returns the exit code.
 
-    The code is 1 when a vulnerability is known. Where nobody answers for a package, that is said, and is no
-    failure. Raises InstallError.
+    The code is 1 when a vulnerability is known, or a tool fails. Where nobody answers for a package, that is
+    said, and is no failure. Raises InstallError.
     """
     make(VENV, _REQUIREMENTS)
-    known = _vulnerabilities()
-    licences = _licences()
+    try:
+        known, licences = _vulnerabilities(), _licences()
+    except _ToolError as error:
+        print(error, file=sys.stderr)
+        return 1
     rows = [
         {"package": name, "version": version, "licence": licences[name], "known": known[name]}
         for name, version in pins().items()
@@ -49,8 +57,11 @@ def audit() -> int:
 
 def _vulnerabilities() -> dict[str, str]:
     """What PyPI knows of each pin; "nothing", or why it was not asked."""
-    found = _json("pip_audit", "-r", str(_DEPLOYED), "--require-hashes", "--disable-pip", "-f", "json")
-    if found is None:
+    try:
+        found = _json("pip_audit", "-r", str(_DEPLOYED), "--require-hashes", "--disable-pip", "-f", "json")
+    except _ToolError as error:
+        if not _NO_CONNECTION.search(str(error)):
+            raise
         return dict.fromkeys(pins(), "skipped: nobody answers")
     return {each["name"]: _said(each) for each in found["dependencies"]}
 
@@ -63,24 +74,23 @@ def _said(dependency: dict[str, Any]) -> str:
 
 
 def _licences() -> dict[str, str]:
-    found = _json("piplicenses", "--python", sys.executable, "--format=json", "--from=mixed") or []
+    found = _json("piplicenses", "--python", sys.executable, "--format=json", "--from=mixed")
     return {each["Name"].lower().replace("_", "-"): " ".join(each["License"].split()) for each in found}
 
 
 def _json(module: str, *arguments: str) -> Any:  # noqa: ANN401  # whatever it prints
-    """What a tool prints; None where it printed no JSON."""
+    """What a tool prints; raises _ToolError, with all that it said, where that is no JSON."""
     done = subprocess.run(
         [interpreter(VENV), "-m", module, *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
         check=False,
     )
     try:
         return json.loads(done.stdout)
     except ValueError:
-        return None
+        raise _ToolError((done.stderr + done.stdout).decode(errors="replace").rstrip()) from None
 
 
 def listed() -> dict[str, str]:

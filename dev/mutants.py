@@ -1,7 +1,7 @@
 """Mutants of the app's code, and which of them no test notices: python3 -m dev mutants.
 
 What is mutated, and which tests look, is in pyproject.toml. Results are kept in mutants/: a second run tries
-only what has changed since.
+only code that has changed since. After a change to tests, delete that directory.
 """
 
 import json
@@ -27,6 +27,7 @@ DOCUMENT = ROOT / "docs" / "mutants.md"
 _REQUIREMENTS = ROOT / "dev" / "proofs-requirements.txt"
 _REASONS = ROOT / "dev" / "survivors.toml"
 _SURVIVED = {0: "survived", 5: "no test", 33: "no test"}
+_KILLED = {1, 24, -24, 36, 152, 255}  # a test failed, or did not end
 _NOT_TRIED = {None, 2, 34}
 _INTRODUCTION = """\
 # Mutants
@@ -50,8 +51,8 @@ class Survivor:
 def mutants(names: Sequence[str]) -> int:
     """Try all mutants, or those of these names, and write the document; returns the exit code.
 
-    The code is 1 while a survivor is not explained, mutmut's own where it could not begin. Raises
-    InstallError.
+    The code is 1 while a survivor is not explained or a verdict is none, mutmut's own where it could not
+    begin. Raises InstallError.
     """
     make(VENV, _REQUIREMENTS)
     packages = sysconfig.get_path("purelib", vars={"base": str(VENV)})
@@ -61,6 +62,10 @@ def mutants(names: Sequence[str]) -> int:
     if code != 0:  # the tests fail without a mutant; survivors make it no other
         return code
     verdicts = _verdicts()
+    strange = {name: code for name, code in verdicts.items() if code not in _KILLED | _SURVIVED.keys()}
+    if strange:
+        print(f"no verdicts, since pytest itself failed: {strange}")
+        return 1
     survivors = list(_survivors(verdicts, environ))
     DOCUMENT.write_text(_document(verdicts, survivors), encoding="utf-8")
     unexplained = [each for each in survivors if not each.why]

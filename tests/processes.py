@@ -74,10 +74,10 @@ class Process:
         self._popen.stdin.flush()
         self.owes += 1
 
-    def hear(self) -> Any:  # noqa: ANN401  # JSON
+    def hear(self, patience: float = PATIENCE) -> Any:  # noqa: ANN401  # JSON
         """The answer to the first command that has none yet."""
         assert self._popen.stdout
-        ready, _, _ = select.select([self._popen.stdout], [], [], PATIENCE)
+        ready, _, _ = select.select([self._popen.stdout], [], [], patience)
         assert ready, f"process {self.pid} does not answer"
         line = self._popen.stdout.readline()
         assert line, f"process {self.pid} has ended"

@@ -307,6 +307,9 @@ def test_two_ways_of_client_authentication_exclude_each_other(left_out: str | No
 
 def test_the_refresh_token_comes_from_one_place() -> None:
     assert read().refresh_token == VaultSecret("https://a-vault.vault.azure.net", "refresh-token")
+    address = "https://a-vault.vault.azure.net/secrets/ConsentX/"
+    changed = read(PARTNER_CENTER_REFRESH_TOKEN_SECRET=address)
+    assert changed.refresh_token == VaultSecret("https://a-vault.vault.azure.net", "ConsentX")
     given_twice = complaint(GOOD | {"PARTNER_CENTER_REFRESH_TOKEN": CANARY})
     assert named(given_twice) == {"PARTNER_CENTER_REFRESH_TOKEN", "PARTNER_CENTER_REFRESH_TOKEN_SECRET"}
 
@@ -427,6 +430,7 @@ def test_an_address_is_on_this_machine_only_on_loopback() -> None:
     [
         "UseDevelopmentStorage=true",
         "AccountName=a;AccountKey=a2V5",
+        "AccountName=a;AccountKey=AAAX",
         "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:10000/a;",
         "BlobEndpoint=https://a.blob.core.windows.net;SharedAccessSignature=sv=2026&sig=a%3D",
     ],

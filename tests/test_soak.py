@@ -8,7 +8,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -29,7 +29,10 @@ WARM_UP = 12  # rounds of a process: every library is loaded, every path gone on
 FRESH, FLOOR, GRAIN = 3, 2, 1  # seconds
 CALM = range(4)  # of six rounds
 BUDGET = 60 + 6  # seconds: a refresh, and a few for a caller who has to wait for it
-GROWTH = 12 * 1024  # kilobytes: what an allocator may keep; a leak of 100 bytes a request would be twice that
+LONGEST = ROUND + BUDGET + 10  # a round of callers, with what a busy machine adds
+GROWTH = (
+    4 * 1024
+)  # kilobytes: what an allocator may keep; some 30,000 requests a process, so 140 bytes of each
 STATUSES = {"200", "404", "500", "502", "503", "504"}
 WANTED = ["", "", "no-cache", "max-age=1", "min-fresh=2", "max-stale=60", "only-if-cached"]
 # What is over when it is over, and takes no longer than a round: the rest is the table of faults'.
@@ -77,11 +80,11 @@ class Soak:
             (callers if victim in callers else timers).remove(victim)
             self.killed += 1
         for process in callers:
-            storm = process.hear()
+            storm = process.hear(LONGEST)
             self.seen.update(storm["seen"])
             self.longest = max(self.longest, storm["longest"])
         for process in timers:
-            self._note(process.hear())
+            self._note(process.hear(LONGEST))
         if victim is not None:
             newcomer = Process()
             self.fleet.processes.append(newcomer)
@@ -178,16 +181,20 @@ def assert_nothing_has_grown(held: dict[int, list[dict[str, int]]]) -> None:
         for early, late in ((each[WARM_UP], each[-1]) for each in lives)
     ]
     assert grown
-    assert median(each["kilobytes"] for each in grown) < GROWTH, grown
+    growth = median(each["kilobytes"] for each in grown)
+    print("median growth in kilobytes:", growth)  # noqa: T201  # to tell how near it comes
+    assert growth < GROWTH, grown
     assert max(each["threads"] for each in grown) <= 1, grown
     assert max(each["files"] for each in grown) <= 2, grown
 
 
 def assert_calls_kept_the_floor(soak: Soak) -> None:
-    """No process gets two answers within the floor, whatever storage does; nor the fleet, if all is well."""
-    sent = soak.fleet.ask("sent")
-    everybodys = sorted(chain.from_iterable(sent))
-    spans = [[second for second in everybodys if began <= second < ended] for began, ended in soak.calm]
+    """No process gets two answers within the floor, whatever storage does; nor the fleet, if all is well.
+
+    The fleet's calls are those that Partner Center has seen, so those of processes that died are among them.
+    """
+    calls = [call.second for call in soak.fleet.calls]
+    spans = [[second for second in calls if began <= second < ended] for began, ended in soak.calm]
     assert any(spans)  # after a failure nobody asks for some rounds
-    for seconds in (*sent, *spans):
+    for seconds in (*soak.fleet.ask("sent"), *spans):
         assert all(later - earlier >= FLOOR - GRAIN for earlier, later in pairwise(seconds))
