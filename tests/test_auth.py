@@ -267,7 +267,7 @@ def test_a_waiter_with_less_than_the_least_time_left_does_not_ask_itself(
             assert credential.get_token(SCOPE, time_allowed=timedelta(seconds=15)).token
 
 
-def test_a_defect_reaches_all_who_wait_and_the_next_call_starts_anew(
+def test_a_defect_reaches_who_asked_and_the_next_call_starts_anew(
     settings: Settings, world: World, manual_clock: ManualClock
 ) -> None:
     broken = [True]
