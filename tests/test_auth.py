@@ -309,25 +309,27 @@ def test_an_absurd_time_of_renewal_causes_no_storm(
     assert len([each for each in crossed(world) if each[:2] == ("entra", "POST")]) == 1
 
 
-def test_a_token_of_a_short_life_is_renewed_after_half_of_it(
-    credential: AppUserCredential, world: World, manual_clock: ManualClock
+@pytest.mark.parametrize(
+    ("what", "span", "kept", "until"),
+    [
+        ("access_token_life", timedelta(minutes=6), timedelta(seconds=179), timedelta(seconds=180)),
+        ("refresh_in", timedelta(minutes=30), timedelta(minutes=29), timedelta(minutes=31)),
+    ],
+)
+def test_a_token_is_renewed_after_half_of_a_short_life_and_when_entra_says(
+    credential: AppUserCredential,
+    world: World,
+    manual_clock: ManualClock,
+    what: str,
+    span: timedelta,
+    kept: timedelta,
+    until: timedelta,
 ) -> None:
-    world.access_token_life = timedelta(minutes=6)
+    setattr(world, what, span)
     first = credential.get_token(SCOPE)
-    manual_clock.advance(seconds=179)
+    manual_clock.instant += kept
     assert credential.get_token(SCOPE).token == first.token
-    manual_clock.advance(seconds=1)
-    assert credential.get_token(SCOPE).token != first.token
-
-
-def test_a_token_is_renewed_when_entra_says(
-    credential: AppUserCredential, world: World, manual_clock: ManualClock
-) -> None:
-    world.refresh_in = timedelta(minutes=30)
-    first = credential.get_token(SCOPE)
-    manual_clock.advance(minutes=29)
-    assert credential.get_token(SCOPE).token == first.token
-    manual_clock.advance(minutes=2)
+    manual_clock.instant += until - kept
     assert credential.get_token(SCOPE).token != first.token
 
 

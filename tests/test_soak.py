@@ -30,9 +30,7 @@ FRESH, FLOOR, GRAIN = 3, 2, 1  # seconds
 CALM = range(4)  # of six rounds
 BUDGET = 60 + 6  # seconds: a refresh, and a few for a caller who has to wait for it
 LONGEST = ROUND + BUDGET + 10  # a round of callers, with what a busy machine adds
-GROWTH = (
-    4 * 1024
-)  # kilobytes: what an allocator may keep; some 30,000 requests a process, so 140 bytes of each
+GROWTH = 4 * 1024  # kilobytes: what an allocator may keep, or 140 bytes of each of 30,000 requests
 STATUSES = {"200", "404", "500", "502", "503", "504"}
 WANTED = ["", "", "no-cache", "max-age=1", "min-fresh=2", "max-stale=60", "only-if-cached"]
 # What is over when it is over, and takes no longer than a round: the rest is the table of faults'.
