@@ -15,7 +15,6 @@ from shared.errors import (
     UpstreamRefusedError,
     UsageSummaryError,
 )
-from shared.problems import PROBLEMS
 from shared.usage_summary import Json
 
 type Fact = Json | float | datetime
@@ -61,16 +60,14 @@ class Report:
     def fail(self, error: UsageSummaryError) -> None:
         """Why the command did not do its work, and what to do about it."""
         reply = error.reply
-        others = "record" if isinstance(error, RecordError) else "storage"
-        code = PROBLEMS[type(error)].code if type(error) in PROBLEMS else others
         self._facts |= {
-            "error": code,
+            "error": error.code,
             "message": error.message,
             "hint": error.hint,
             "requestId": reply.request_id if reply else None,
         }
         if not self._as_json:
-            print(f"{code}: {error.message.replace('; ', '\n  ')}", file=sys.stderr)
+            print(f"{error.code}: {error.message.replace('; ', '\n  ')}", file=sys.stderr)
             if reply and reply.request_id:
                 print(f"Partner Center's request id: {_words(str(reply.request_id))}", file=sys.stderr)
             if error.hint:

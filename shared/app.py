@@ -94,7 +94,7 @@ class App:
 
         if self._problem is not None:
             log_failed(self._problem)
-            raise self._problem
+            raise self._problem.with_traceback(None)  # one error fails many runs, and gathers no frames
         return self._open_run().take_snapshot(dry_run=dry_run)
 
 

@@ -15,12 +15,14 @@ UsageSummaryError
     ├── StorageRefusedError    the identity has no role for that
     └── RecordError            the record could not be written, or a run has nothing to record
 
-A message is for the operator: it may name settings and codes and never holds a token, a secret or a body.
-A hint says what the operator does about it, and holds nothing private.
+A code is the problem's that callers see; storage's errors never reach one, and have codes for the log and the
+operators' commands. A message is for the operator: it may name settings and codes and never holds a token, a
+secret or a body. A hint says what the operator does about it, and holds nothing private.
 """
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class UpstreamReply:
 
 class UsageSummaryError(Exception):
     """Whatever goes wrong in this app; raise one of its leaves."""
+
+    code: ClassVar[str]
 
     def __init__(
         self,
@@ -57,9 +61,13 @@ class OperatorError(UsageSummaryError):
 class ConfigurationError(OperatorError):
     """Settings are missing or contradictory, Entra refuses the client, or the vault refuses the app."""
 
+    code = "configuration"
+
 
 class ConsentRequiredError(OperatorError):
     """The stored consent no longer works, or none is stored."""
+
+    code = "consent-required"
 
 
 class UpstreamError(UsageSummaryError):
@@ -69,25 +77,37 @@ class UpstreamError(UsageSummaryError):
 class UpstreamRefusedError(UpstreamError):
     """Partner Center refuses the request."""
 
+    code = "upstream-refused"
+
 
 class UpstreamInvalidError(UpstreamError):
     """A success that holds no usage summary."""
+
+    code = "upstream-invalid"
 
 
 class UpstreamUnavailableError(UpstreamError):
     """No useful answer now; `retry_after` where the upstream named a time."""
 
+    code = "upstream-unavailable"
+
 
 class UpstreamTimeoutError(UpstreamError):
     """No answer within the budget."""
+
+    code = "upstream-timeout"
 
 
 class NotCachedError(UsageSummaryError):
     """`only-if-cached`, and nothing usable is stored."""
 
+    code = "not-cached"
+
 
 class StorageError(UsageSummaryError):
     """Blob Storage failed or refused."""
+
+    code = "storage"
 
 
 class BlobConflictError(StorageError):
@@ -100,3 +120,5 @@ class StorageRefusedError(StorageError):
 
 class RecordError(StorageError):
     """A run could not bring the record up to date."""
+
+    code = "record"

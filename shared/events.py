@@ -1,8 +1,9 @@
-"""One log line an outcome: a stable event name and values, as one JSON object.
+"""One log line an outcome: a stable event name, the instant of the event and values, as one JSON object.
 
 Fields given as `extra=` do not reach Application Insights from a Python function; a JSON message does,
 and a query reads it with `parse_json(message)`. The host drops lines that belong to no running invocation:
-a thread that outlives its invocation keeps its lines, and the next invocation logs them.
+a thread that outlives its invocation keeps its lines, and the next invocation logs them. So each line holds
+the instant of its event.
 """
 
 import json
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from shared.errors import UsageSummaryError
@@ -34,8 +35,13 @@ def log_event(logger: logging.Logger, level: int, name: str, /, **values: object
 def log_failure(
     logger: logging.Logger, level: int, name: str, error: UsageSummaryError, /, **values: object
 ) -> None:
-    """Log an outcome that is an error of this app: its class, its message, its hint."""
-    said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    """Log an outcome that is an error of this app: its class, its code, its message, its hint."""
+    said = {
+        "error": type(error).__name__,
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+    }
     log_event(logger, level, name, **said, **values)
 
 
@@ -64,12 +70,14 @@ def log_kept(lines: deque[Line]) -> None:
 
 
 def event(name: str, /, **values: object) -> str:
-    """The log line of an outcome; durations in seconds, what is None is left out.
+    """The log line of an outcome that comes about now; durations in seconds, what is None is left out.
 
-    Values are facts (counts, names, ids), never a token, a secret, a body or personal data.
+    `at` is ISO 8601 in UTC with milliseconds, by this machine's clock as all logs. Values are facts (counts,
+    names, ids), never a token, a secret, a body or personal data.
     """
+    at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps(
-        {"event": name} | {key: value for key, value in values.items() if value is not None},
+        {"event": name, "at": at} | {key: value for key, value in values.items() if value is not None},
         ensure_ascii=False,
         default=_plain,
     )

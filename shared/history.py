@@ -19,7 +19,7 @@ from shared.errors import BlobConflictError, RecordError
 from shared.events import log_event
 from shared.record import Record
 from shared.rows import CSV_TYPE, NDJSON_TYPE, Rows, csv_text, generated_at, last_date, ndjson
-from shared.snapshots import JSON_TYPE, DamagedError, SnapshotName, instant_text
+from shared.snapshots import DATASET, JSON_TYPE, DamagedError, SnapshotName, instant_text
 
 _TYPES = {NDJSON: NDJSON_TYPE, CSV: CSV_TYPE, LATEST: JSON_TYPE, MANIFEST: JSON_TYPE}
 _TRIES = 5
@@ -82,7 +82,7 @@ class History:
             former = _read_former(stored.head)
             draft = make_draft(former)
             for name, damage in draft.damaged.items():
-                log_event(_log, logging.ERROR, "snapshot.damaged", blob=name, message=damage)
+                log_event(_log, logging.ERROR, "snapshot.damaged", dataset=DATASET, blob=name, message=damage)
             try:
                 updated = drafts.updated(former, draft, self._write(draft, stored))
             except BlobConflictError:
@@ -141,7 +141,7 @@ def _read_former(head: Blob | None) -> Former:
     try:
         return drafts.read_former(head)
     except DamagedError as error:
-        log_event(_log, logging.WARNING, "history.damaged", blob=NDJSON, message=str(error))
+        log_event(_log, logging.WARNING, "history.damaged", dataset=DATASET, blob=NDJSON, message=str(error))
         return Former()
 
 
@@ -150,4 +150,5 @@ def _warn_of_gaps(updated: Updated, draft: Draft, former: Blob | None) -> None:
     last, until = draft.last, last_date(former.content) if former else None
     if updated.missing and last is not None and until != last.day.isoformat():
         newest = [day.isoformat() for day in updated.missing[-_GAPS_SAID:]]
-        log_event(_log, logging.WARNING, "history.gaps", missingDates=len(updated.missing), newest=newest)
+        count = len(updated.missing)
+        log_event(_log, logging.WARNING, "history.gaps", dataset=DATASET, missingDates=count, newest=newest)

@@ -51,45 +51,45 @@ NO_USAGE_DATA = Problem(
 
 PROBLEMS: dict[type[UsageSummaryError], Problem] = {
     ConfigurationError: Problem(
-        "configuration",
+        ConfigurationError.code,
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "The app is not configured",
         "The app's settings or its permissions are wrong; its log says which.",
         waiting_helps=False,
     ),
     ConsentRequiredError: Problem(
-        "consent-required",
+        ConsentRequiredError.code,
         HTTPStatus.BAD_GATEWAY,
         "Consent is required",
         "A person has to sign in to Partner Center with MFA again; the app's log says why.",
         waiting_helps=False,
     ),
     UpstreamRefusedError: Problem(
-        "upstream-refused",
+        UpstreamRefusedError.code,
         HTTPStatus.BAD_GATEWAY,
         "Partner Center refuses the request",
         "Partner Center refuses the request; the app's log says why.",
     ),
     UpstreamInvalidError: Problem(
-        "upstream-invalid",
+        UpstreamInvalidError.code,
         HTTPStatus.BAD_GATEWAY,
         "Partner Center's answer is no usage summary",
         "Partner Center answered with something that is no usage summary.",
     ),
     UpstreamUnavailableError: Problem(
-        "upstream-unavailable",
+        UpstreamUnavailableError.code,
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Partner Center is unavailable",
         "Partner Center, or the sign-in before it, is unavailable, and nothing usable is stored.",
     ),
     UpstreamTimeoutError: Problem(
-        "upstream-timeout",
+        UpstreamTimeoutError.code,
         HTTPStatus.GATEWAY_TIMEOUT,
         "Partner Center did not answer in time",
         "Partner Center, or the sign-in before it, did not answer in time, and nothing usable is stored.",
     ),
     NotCachedError: Problem(
-        "not-cached",
+        NotCachedError.code,
         HTTPStatus.GATEWAY_TIMEOUT,
         "Nothing usable is stored",
         "The request allows a stored answer only, and nothing usable is stored.",

@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from simplejson import RawJSON
 
 from shared.snapshots import (
+    DATASET,
     SCHEMA_VERSION,
     DamagedError,
     SnapshotName,
@@ -104,7 +105,7 @@ def manifest(rows: Collection[Row], files: dict[str, tuple[int, bytes]], generat
     days = sorted(map(day_of, rows))
     document: dict[str, Json] = {
         "schemaVersion": RawJSON(str(SCHEMA_VERSION)),
-        "dataset": "usagesummary",
+        "dataset": DATASET,
         "generatedAt": generated_at,
         "firstDate": days[0].isoformat(),
         "lastDate": days[-1].isoformat(),

@@ -18,6 +18,7 @@ from shared.freshness import RequestDirectives
 from shared.held import Answer
 from shared.history import History
 from shared.record import Record
+from shared.snapshots import DATASET
 
 _LONGEST_WAIT = timedelta(minutes=2)  # with both refreshes and the writing, well below functionTimeout
 _NAMES_SAID = 31
@@ -56,7 +57,7 @@ class Run:
             raise known.with_traceback(None) from None  # one error may fail many runs
         outcome["refreshTokenAgeInDays"] = self.token_age()
         outcome["seconds"] = round(self.clock.monotonic() - began, 3)
-        log_event(_log, logging.INFO, "snapshot.done", **outcome)
+        log_event(_log, logging.INFO, "snapshot.done", dataset=DATASET, **outcome)
         return outcome
 
     def _take_snapshot(self, *, dry_run: bool) -> Outcome:
@@ -123,6 +124,7 @@ def log_failed(error: UsageSummaryError, **values: object) -> None:
         logging.ERROR,
         "snapshot.failed",
         error,
+        dataset=DATASET,
         requestId=error.reply and error.reply.request_id,
         **values,
     )

@@ -12,6 +12,7 @@ from simplejson import RawJSON
 
 from shared.usage_summary import Json, dump, has_personal_data, is_finite, parse
 
+DATASET = "usagesummary"
 SCHEMA_VERSION = 1
 PREFIX = "usagesummary/v1/"
 JSON_TYPE = "application/json; charset=utf-8"

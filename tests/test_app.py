@@ -1,6 +1,7 @@
 import asyncio
 import json
 import socket
+import traceback
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from shared.answers import Result
 from shared.app import App
 from shared.blob import Reading
 from shared.blobs import Container
-from shared.clock import Clock
+from shared.clock import Clock, PassedSeconds
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -230,6 +231,8 @@ def test_a_run_says_in_one_line_what_came_of_it_and_returns_the_same(
     (call,) = place.calls()
     assert first == {
         "event": "snapshot.done",
+        "at": first["at"],
+        "dataset": "usagesummary",
         "outcome": "taken",
         "fetchedAt": json.loads(place.blobs()[first_of_today()][1])["fetchedAt"],
         "requestId": call.headers["ms-requestid"],
@@ -243,10 +246,35 @@ def test_a_run_says_in_one_line_what_came_of_it_and_returns_the_same(
         "refreshTokenAgeInDays": 0.0,
         "seconds": 0.0,
     }
-    assert second == first | {"outcome": "unchanged", "written": []}
+    assert second == first | {"at": second["at"], "outcome": "unchanged", "written": []}
     for outcome, line in zip(outcomes, (first, second), strict=True):
         assert outcome["repairedBlobs"] is None
-        assert json.loads(event("snapshot.done", **outcome)) == line
+        said = json.loads(event("snapshot.done", dataset="usagesummary", **outcome))
+        assert said | {"at": line["at"]} == line
+
+
+def test_an_answer_is_as_old_as_it_is_though_the_machine_was_suspended_meanwhile(place: Place) -> None:
+    machine = ManualClock()
+    seconds = PassedSeconds(lambda: 1_000.0, machine.clock().monotonic)  # only the wall clock tells
+    app = App(place.environ, Clock(lambda: machine.instant, seconds, machine.sleep))
+    ask(app)
+    assert (ask(app).age, len(place.calls())) == (timedelta(), 1)
+    machine.advance(hours=8)
+    assert (ask(app).source, len(place.calls())) == (Source.FETCHED, 2)
+
+
+@pytest.mark.parametrize("settings_are", ["wrong", "right"])
+def test_what_is_logged_of_a_run_that_fails_again_and_again_does_not_grow(
+    place: Place, settings_are: str
+) -> None:
+    place.world.choose("down")
+    app = place.start(**({"PARTNER_CENTER_CLIENT_ID": "wrong"} if settings_are == "wrong" else {}))
+    sizes = set[int]()
+    for _ in range(20):
+        with pytest.raises(UsageSummaryError) as raised:
+            app.take_snapshot()
+        sizes.add(sum(len(line) for line in traceback.format_exception(raised.value)))
+    assert len(sizes) == 1
 
 
 def test_a_run_is_good_though_the_vault_does_not_tell_the_tokens_age(

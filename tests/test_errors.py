@@ -22,6 +22,12 @@ def test_every_error_that_can_reach_a_caller_has_a_problem_of_its_own() -> None:
     assert len({problem.code for problem in PROBLEMS.values()}) == len(PROBLEMS)
 
 
+def test_the_code_in_the_log_is_that_of_the_problem() -> None:
+    assert {kind: problem.code for kind, problem in PROBLEMS.items()} == {
+        kind: kind.code for kind in PROBLEMS
+    }
+
+
 def test_the_tree_is_drawn_as_it_is() -> None:
     drawn: dict[str, str] = {}
     path: list[str] = []

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +19,24 @@ from shared.events import Line, defect, event, keeping, log_event, log_failure, 
 
 
 def test_an_event_is_its_name_and_its_values_in_order() -> None:
-    assert list(json.loads(event("snapshot.done", rows=3, blob="a.json")).items()) == [
-        ("event", "snapshot.done"),
-        ("rows", 3),
-        ("blob", "a.json"),
-    ]
+    assert list(json.loads(event("snapshot.done", rows=3, blob="a.json"))) == ["event", "at", "rows", "blob"]
+
+
+def test_an_event_has_the_instant_at_which_it_came_about() -> None:
+    before = datetime.now(UTC)
+    at = json.loads(event("snapshot.done"))["at"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", at)
+    millisecond = timedelta(milliseconds=1)  # which is cut off
+    assert before - millisecond < datetime.fromisoformat(at) <= datetime.now(UTC)
+
+
+def test_a_line_that_is_logged_later_has_the_instant_of_the_event() -> None:
+    lines = deque[Line]()
+    with keeping(lines):
+        log_event(logging.getLogger("a.module"), logging.ERROR, "it.failed")
+    kept = datetime.now(UTC)
+    ((_, _, line),) = lines
+    assert datetime.fromisoformat(json.loads(line)["at"]) <= kept
 
 
 @pytest.mark.parametrize(
@@ -47,25 +61,26 @@ def test_a_value_is_written_so_that_a_query_can_read_it(value: object, expected:
 
 
 def test_what_is_none_is_left_out() -> None:
-    assert json.loads(event("a", b=None, c=1)) == {"event": "a", "c": 1}
+    assert list(json.loads(event("a", b=None, c=1))) == ["event", "at", "c"]
 
 
 def test_names_stay_legible_in_any_script() -> None:
     assert "Ærø · 北光" in event("a", partner="Ærø · 北光")
 
 
-def test_a_failure_is_its_class_its_message_and_its_hint(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_its_class_its_code_its_message_and_its_hint(caplog: pytest.LogCaptureFixture) -> None:
     error = ConsentRequiredError("none is stored", hint="Sign in.")
     log_failure(logging.getLogger("a.module"), logging.ERROR, "it.failed", error, attempt=1)
-    assert [json.loads(message) for message in caplog.messages] == [
-        {
-            "event": "it.failed",
-            "error": "ConsentRequiredError",
-            "message": "none is stored",
-            "hint": "Sign in.",
-            "attempt": 1,
-        }
-    ]
+    (line,) = [json.loads(message) for message in caplog.messages]
+    del line["at"]
+    assert line == {
+        "event": "it.failed",
+        "error": "ConsentRequiredError",
+        "code": "consent-required",
+        "message": "none is stored",
+        "hint": "Sign in.",
+        "attempt": 1,
+    }
 
 
 def test_of_a_defect_is_said_where_it_was_raised_and_nothing_private() -> None:
@@ -106,11 +121,8 @@ def test_a_thread_without_an_invocation_keeps_its_lines_for_the_next(
     log_kept(lines)
     log_kept(lines)
     log_event(log, logging.WARNING, "it.goes_on")
-    said = [(record.name, record.levelname, json.loads(record.getMessage())) for record in caplog.records]
-    assert said == [
-        ("a.module", "ERROR", {"event": "it.failed", "attempt": 1}),
-        ("a.module", "WARNING", {"event": "it.goes_on"}),
-    ]
+    said = [(each.name, each.levelname, json.loads(each.getMessage())["event"]) for each in caplog.records]
+    assert said == [("a.module", "ERROR", "it.failed"), ("a.module", "WARNING", "it.goes_on")]
 
 
 class Contended(deque[Line]):
