@@ -62,9 +62,10 @@ def parser() -> argparse.ArgumentParser:
 
     commands.add_parser(
         "check",
-        help="format, lint, arrows between modules, types, pinned requirements",
-        description="Check format, lint, the arrows between modules, types, the Bicep, and that the pinned"
-        " requirements are what pyproject.toml asks for. All of them run; the exit code is 1 when one fails.",
+        help="format, lint, arrows between modules, types, queries, pinned requirements",
+        description="Check format, lint, the arrows between modules, types, the queries of alerts and"
+        " runbook, the Bicep, and that the pinned requirements are what pyproject.toml asks for. All of them"
+        " run; the exit code is 1 when one fails.",
     )
     report = commands.add_parser(
         "report",
@@ -121,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
         help="pin the requirements of pyproject.toml",
         description="Compile the requirements files from pyproject.toml; pins stay if they fit.",
     )
-    lock.add_argument("--upgrade", action="store_true", help="the newest versions instead, Azurite's as well")
+    lock.add_argument("--upgrade", action="store_true", help="the newest versions instead, npm's as well")
     return root
 
 
@@ -196,9 +197,10 @@ def test(arguments: Sequence[str], *, is_nightly: bool) -> int:
     """Run the test suite; returns the exit code."""
     import pytest
 
-    from dev.azurite import ensure_installed
+    from dev import npm
 
-    ensure_installed()  # not within the time limit of the first test that needs it
+    for name in npm.NAMES:
+        npm.ensure_installed(name)  # not within the time limit of the first test that needs it
     chosen = [] if is_nightly else ["-m", "not nightly"]
     workers = (os.process_cpu_count() or 1) + 1  # tests wait for other processes as long as they compute
     return int(pytest.main(["-n", str(workers), "--dist", "worksteal", *chosen, *arguments]))

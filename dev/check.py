@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dev import lock
+from dev import lock, queries
 from dev.environment import ROOT, InstallError, interpreter, make
 
 TOOLS = {
@@ -61,6 +61,7 @@ def insecure() -> str:
 def check() -> int:
     """Run every check and print a line of verdict for each; returns the exit code. Raises InstallError."""
     complaints = {name: complaint_of(arguments) for name, arguments in TOOLS.items()}
+    complaints["queries"] = "\n".join(queries.complaints(queries.all_queries()))
     complaints["requirements"] = unlocked()
     complaints["infrastructure"] = insecure()
     for name, complaint in complaints.items():

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from dev import azurite
+from dev import npm
 from dev.environment import ROOT, install
 
 FILES = (
@@ -34,10 +34,10 @@ def compile_into(directory: Path, *, upgrade: bool = False) -> None:
 
 
 def lock(*, upgrade: bool) -> int:
-    """Compile the files in place, and renew Azurite's tree with `upgrade`; returns the exit code."""
+    """Compile the files in place, and renew what comes from npm with `upgrade`; returns the exit code."""
     compile_into(ROOT, upgrade=upgrade)
     written = [ROOT / file for file in FILES]
     if upgrade:
-        written.append(azurite.upgrade())
+        written += [npm.upgrade(name) for name in npm.NAMES]
     print("written: " + ", ".join(str(file.relative_to(ROOT)) for file in written))
     return 0

@@ -1,3 +1,4 @@
+import json
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dev import npm
 from dev.environment import ROOT, InstallError, install, make, wrong_version
 from dev.ports import PortError, listen
 from dev.run import RunError, check
@@ -115,6 +117,15 @@ def test_an_installer_is_heard_only_when_it_fails(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr() == ("", "")
     with pytest.raises(InstallError, match="collecting\nno such package"):
         install([sys.executable, "-c", "print('collecting', flush=True); exit('no such package')"], ())
+
+
+@pytest.mark.parametrize("name", npm.NAMES)
+def test_what_comes_from_npm_is_pinned_by_hash_and_by_no_host(name: str) -> None:
+    _, *packages = json.loads(npm.lock_file(name).read_text(encoding="utf-8"))["packages"].values()
+    assert packages
+    for package in packages:
+        assert "resolved" not in package
+        assert package["integrity"].startswith("sha512-")
 
 
 def test_an_unknown_scenario_is_one_line_that_lists_them() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 from tabulate import tabulate
 
-from dev.azurite import FILES
 from dev.environment import ROOT
+from dev.npm import lock_file
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 COMMAND = "python3 -m dev bench"
@@ -103,6 +103,6 @@ def _system() -> str:
 
 
 def _azurite() -> str:
-    lock = json.loads(FILES[1].read_text(encoding="utf-8"))
+    lock = json.loads(lock_file("azurite").read_text(encoding="utf-8"))
     pinned: str = lock["packages"]["node_modules/azurite"]["version"]
     return pinned
