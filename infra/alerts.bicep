@@ -1,4 +1,6 @@
-// What wakes somebody up. Each query reads the app's own events: one JSON object a line of AppTraces.
+// What wakes somebody up. Each query reads the app's own events: one JSON object a line of AppTraces. A line may be
+// logged long after its event. So bins and ages go by the event's `at`; windows go by TimeGenerated, so that a late
+// line rings as well, and once. A record that goes on must not hide another that stands still: see `dataset`.
 param token string
 param location string
 param tags object
@@ -105,19 +107,21 @@ var always = [
   }
 ]
 
+// A run that ended badly is a run: others tell of it. The rule rings 2 to 2.5 hours after the last line of a run, and
+// the line may be 20 minutes on its way. A run may last 10 minutes and begin half an hour late, and no rule rings.
 var silent = {
-  name: 'app-silent'
-  title: 'Usage summary: no line from the app in 3 hours, though a run is due each hour'
+  name: 'runs-silent'
+  title: 'Usage summary: no run has ended for 2 hours, though one is due each hour'
   severity: 1
-  frequency: 'PT1H'
-  window: 'PT3H'
-  measure: 'Events'
+  frequency: 'PT30M'
+  window: 'PT2H'
+  measure: 'Runs'
   operator: 'LessThan'
   threshold: 1
-  query: loadTextContent('alerts/app-silent.kql')
+  query: loadTextContent('alerts/runs-silent.kql')
 }
 
-// The last four fields are those of the hour and the days: with any other schedule, hours of silence are no fault.
+// The last four fields are those of the hour and the days: with any other schedule, two hours of silence are no fault.
 var rules = concat(always, endsWith(snapshotSchedule, ' * * * *') ? [silent] : [])
 
 resource alert 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [

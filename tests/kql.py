@@ -1,12 +1,14 @@
 """As much of the Kusto Query Language as the alerts are written in, evaluated over log lines.
 
-`where`, `extend`, `summarize` without `by` (count, countif, dcountif, arg_max) and `project`; any other word
-is an error. learn.microsoft.com/kusto/query
+`where`, `extend`, `summarize` without `by` (count, countif, dcountif, arg_max) and `project`. Any other word
+is an error. So no rule has what Azure refuses in one: `search`, `union`, `bag_unpack`, a computed `ago`.
+This evaluates; whether the words are Kusto's is for Microsoft's language service (dev/queries.py).
+learn.microsoft.com/kusto/query
 """
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import CodeType
@@ -21,9 +23,9 @@ type Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """A line of AppTraces."""
+    """A line of AppTraces: when it was logged, which may be long after its event, and what it says."""
 
-    at: datetime
+    generated: datetime
     message: str
 
 
@@ -57,10 +59,15 @@ def _to_double(value: Dynamic) -> float:
     return float("nan") if value.plain is None else float(value.plain)
 
 
+def _to_datetime(value: Dynamic) -> datetime | None:
+    return None if value.plain is None else datetime.fromisoformat(value.plain)
+
+
 FUNCTIONS: dict[str, Callable[..., object]] = {
     "parse_json": _parse_json,
     "tostring": _to_string,
     "todouble": _to_double,
+    "todatetime": _to_datetime,
     "isnotnull": lambda value: value.plain is not None,
     "isnotempty": bool,
     "toint": int,
@@ -73,7 +80,9 @@ def evaluate(query: str, lines: list[Line], now: datetime, window: timedelta) ->
     table, *stages = (part.strip() for part in query.split("\n|"))
     assert table == TABLE
     rows: list[Row] = [
-        {"TimeGenerated": line.at, "Message": line.message} for line in lines if now - window < line.at <= now
+        {"TimeGenerated": line.generated, "Message": line.message}
+        for line in lines
+        if now - window < line.generated <= now
     ]
     for stage in stages:
         verb, rest = stage.split(maxsplit=1)
@@ -85,21 +94,21 @@ def evaluate(query: str, lines: list[Line], now: datetime, window: timedelta) ->
             case "project":
                 rows = [_named(rest, row, now) for row in rows]
             case "summarize":
-                rows = [_summary(rest, rows, now)] if not rest.startswith("arg_max") else _newest(rows)
+                rows = [_newest(rows)] if rest == "arg_max(at, event)" else [_summary(rest, rows, now)]
             case _:
                 raise ValueError(f"no {verb} here")
     return rows
 
 
-def _newest(rows: list[Row]) -> list[Row]:
-    nothing = {"TimeGenerated": None, "event": Dynamic(None)}  # a row all the same
-    return sorted(rows, key=lambda row: row["TimeGenerated"])[-1:] or [nothing]
+def _newest(rows: list[Row]) -> Row:
+    dated = [row for row in rows if row["at"] is not None]
+    nothing = {"at": None, "event": Dynamic(None)}  # a row all the same
+    return max(dated, key=lambda row: row["at"], default=nothing)
 
 
 def _summary(text: str, rows: list[Row], now: datetime) -> Row:
     made = {}
-    for part in re.split(r", (?=\w+ = )", text):
-        name, call = part.split(" = ", 1)
+    for name, call in _parts(text):
         found = re.fullmatch(r"(?:count\(\)|countif\((.*)\)|dcountif\((\w+\(.*?\)), (.*)\))", call)
         assert found, f"no {call} here"
         condition, counted = _compiled(found[1] or found[3] or "True"), found[2]
@@ -110,8 +119,14 @@ def _summary(text: str, rows: list[Row], now: datetime) -> Row:
 
 
 def _named(text: str, row: Row, now: datetime) -> Row:
-    name, expression = text.split(" = ", 1)
-    return {name: _value(_compiled(expression), row, now)}
+    return {name: _value(_compiled(expression), row, now) for name, expression in _parts(text)}
+
+
+def _parts(text: str) -> Iterator[tuple[str, str]]:
+    """The names of a list and what each stands for."""
+    for part in re.split(r", (?=\w+ = )", text):
+        name, _, expression = part.partition(" = ")
+        yield name, expression
 
 
 def _compiled(expression: str) -> CodeType:

@@ -15,6 +15,7 @@ from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from dev.azurite import ACCOUNT_KEY
 from dev.environment import ROOT
+from dev.queries import all_queries
 from dev.simulator import Simulator
 from shared.clock import Clock
 from shared.errors import UsageSummaryError
@@ -82,7 +83,7 @@ def fires(rule: str, lines: list[Line], now: datetime) -> bool:
 
 
 class Watched(logging.Handler):
-    """The app's lines, each at the instant that the test has."""
+    """The app's lines, logged at the test's own instant, each as long after its event as it really was."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +91,12 @@ class Watched(logging.Handler):
         self.lines: list[Line] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(Line(self.now, record.getMessage()))
+        message, logged = record.getMessage(), datetime.fromtimestamp(record.created, UTC)
+        with suppress(ValueError, TypeError, KeyError):  # the host's own lines are no events
+            event = json.loads(message)
+            at = self.now - (logged - datetime.fromisoformat(event["at"]))
+            message = json.dumps(event | {"at": at.isoformat()})
+        self.lines.append(Line(self.now, message))
 
     def fires(self, rule: str, **later: float) -> bool:
         return fires(rule, self.lines, self.now + timedelta(**later))
@@ -141,7 +147,7 @@ def test_nothing_but_silence_fires_no_alert_but_that_of_silence(rule: str) -> No
         [],
         [Line(now, "no JSON"), Line(now, "[1]"), Line(now, '{"error": "ConsentRequiredError"}')],
     ):
-        assert fires(rule, lines, now) == (rule in {"no-snapshot-run", "app-silent"})
+        assert fires(rule, lines, now) == (rule in {"no-snapshot-run", "runs-silent"})
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
@@ -343,15 +349,96 @@ def test_damage_is_told(
     assert watched.fires_for("record-damaged", "snapshot.damaged")
 
 
-def test_an_app_that_says_nothing_for_3_hours_is_told_where_runs_are_hourly(
+def test_runs_that_stop_are_told_while_callers_go_on(
+    app: Callable[..., SimpleNamespace], watched: Watched
+) -> None:
+    run(app())
+    last = watched.now
+    for number in range(8):
+        watched.now += timedelta(minutes=15)
+        app(USAGE_CACHE_CONTAINER=f"another{number}").get()
+
+    assert watched.last("usage_summary.refreshed")
+    assert not fires("runs-silent", watched.lines, last + timedelta(minutes=119))
+    assert fires("runs-silent", watched.lines, last + timedelta(minutes=121))
+    assert "endsWith(snapshotSchedule, ' * * * *') ? [silent] : []" in ALERTS
+
+
+@pytest.mark.parametrize("broken", [{"USAGE_STORAGE": "nonsense"}, {"PARTNER_CENTER_CLOUD": "mars"}, {}])
+def test_a_run_that_fails_is_no_silence(
+    app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator, broken: dict[str, str]
+) -> None:
+    simulator.world.choose("down")
+    run(app(**broken))
+
+    assert watched.last("snapshot.failed")
+    assert not watched.fires("runs-silent", minutes=119)
+
+
+def test_silence_is_told_within_three_hours_and_a_run_that_is_late_and_slow_is_none() -> None:
+    rule, between, logged = RULES["runs-silent"], 60, 20  # minutes: between runs; a line on its way, at most
+    window, frequency = WINDOWS[rule["window"]], FREQUENCIES[rule["frequency"]]
+    host = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))
+    longest, late = int(host["functionTimeout"].split(":")[1]), 30
+
+    assert window + frequency + logged <= 180
+    assert between + late + longest + logged <= window
+
+
+@pytest.mark.parametrize(("rule", "hours"), [("no-snapshot-run", 26.1), ("runs-silent", 2.1)])
+def test_another_record_that_goes_on_hides_no_record_that_stands_still(
+    app: Callable[..., SimpleNamespace], watched: Watched, rule: str, hours: float
+) -> None:
+    run(app())
+    now = watched.now + timedelta(hours=hours)
+    others = [Line(now, line.message.replace("usagesummary", "another")) for line in watched.lines]
+
+    assert not watched.fires(rule)
+    assert fires(rule, [*watched.lines, *others], now)
+
+
+def test_failures_count_in_the_hour_in_which_they_were_also_when_they_are_logged_later(
     app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator
 ) -> None:
     simulator.world.choose("down")
-    run(app())  # says that it has failed
+    watched.now = watched.now.replace(minute=30)
+    for number in range(3):
+        app(USAGE_CACHE_CONTAINER=f"another{number}").get()
+        watched.now += timedelta(hours=1)
+    late = [Line(watched.now, line.message) for line in watched.lines]
 
-    assert not watched.fires("app-silent", hours=2.9)
-    assert watched.fires("app-silent", hours=3.1)
-    assert "endsWith(snapshotSchedule, ' * * * *') ? [silent] : []" in ALERTS
+    assert fires("upstream-failing", late, watched.now)
+    assert not fires("upstream-failing", late, watched.now + timedelta(hours=6))
+
+
+def test_an_event_that_is_logged_hours_later_calls_an_operator_all_the_same(
+    app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator
+) -> None:
+    simulator.world.choose("consent-revoked")
+    app().get()
+    later = watched.now + timedelta(hours=9)
+    late = [Line(later, line.message) for line in watched.lines]
+
+    assert fires("operator-needed", late, later)
+    assert not fires("operator-needed", late, later + timedelta(minutes=61))
+
+
+def test_the_age_of_the_refresh_token_is_that_of_the_newest_run_and_not_of_the_newest_line(
+    watched: Watched,
+) -> None:
+    ages = {days: {"event": "snapshot.done", "refreshTokenAgeInDays": days} for days in (0, 40)}
+    events = [ages[40] | {"at": watched.now.isoformat()}]
+    events += [ages[0] | {"at": (watched.now - timedelta(hours=1)).isoformat()}]
+    lines = [Line(watched.now, json.dumps(event)) for event in events]
+
+    assert fires("refresh-token-old", lines, watched.now)
+    assert fires("refresh-token-old", lines[::-1], watched.now)
+
+
+def test_windows_go_by_the_time_of_the_line_and_all_else_by_that_of_the_event() -> None:
+    for query in all_queries():
+        others = re.sub(r"\bTimeGenerated > ago\(\d+[dhm]\)", "", query.before + query.text)
+        assert "TimeGenerated" not in others, query
 
 
 def store(container: ContainerClient, environ: dict[str, str], fetched_at: datetime) -> None:
@@ -360,14 +447,14 @@ def store(container: ContainerClient, environ: dict[str, str], fetched_at: datet
     share(fleet, Answer(b'{"totalCost":1}', fetched_at, "r", "c"))
 
 
-@pytest.mark.parametrize("rule", sorted(RULES))
-def test_queries_name_what_the_app_logs(rule: str) -> None:
+def test_queries_name_what_the_app_logs() -> None:
     files = [path for folder in ("shared", "GetUsageSummary") for path in (ROOT / folder).glob("*.py")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in files)
     events = set(re.findall(r'"([a-z_]+\.[a-z_]+)"', code))
     fields = {name for pair in re.findall(r'\b(\w+)=|"(\w+)"', code) for name in pair}
     errors = set(re.findall(r"class (\w+Error)\b", code))
 
-    assert set(re.findall(r'"([a-z_]+\.[a-z_]+)"', query_of(rule))) <= events
-    assert set(re.findall(r"\bevent\.(\w+)", query_of(rule))) <= fields | {"event"}
-    assert set(re.findall(r'"(\w+Error)"', query_of(rule))) <= errors
+    for query in all_queries():
+        assert set(re.findall(r'"([a-z_]+\.[a-z_]+)"', query.text)) <= events
+        assert set(re.findall(r"\bevent\.(\w+)", query.before + query.text)) <= fields | {"event"}
+        assert set(re.findall(r'"(\w+Error)"', query.text)) <= errors
