@@ -10,7 +10,7 @@ param recordBlobEndpoint string
 param partnerCenterTenantId string
 param partnerCenterClientId string
 param partnerCenterCloud string
-param refreshTokenSecret string
+param refreshTokenAddress string
 param snapshotSchedule string
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' existing = {
@@ -107,7 +107,7 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     PARTNER_CENTER_TENANT_ID: partnerCenterTenantId
     PARTNER_CENTER_CLIENT_ID: partnerCenterClientId
     PARTNER_CENTER_CLIENT_MANAGED_IDENTITY: identity.properties.clientId
-    PARTNER_CENTER_REFRESH_TOKEN_SECRET: refreshTokenSecret
+    PARTNER_CENTER_REFRESH_TOKEN_SECRET: refreshTokenAddress
     SNAPSHOT_SCHEDULE: snapshotSchedule
     USAGE_STORAGE__blobServiceUri: recordBlobEndpoint
     USAGE_STORAGE__clientId: identity.properties.clientId

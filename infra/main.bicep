@@ -56,7 +56,7 @@ param operatorPrincipalId string = ''
 @description('What the operator is.')
 param operatorPrincipalType string = 'User'
 
-@description('Object id of a group that may read the history, for Power BI; empty: none.')
+@description('Object id of a group that may read the history, for Power BI; empty: none. It has no such role by hand.')
 param reportReaderGroupId string = ''
 
 @description('Address that alerts are sent to; empty: none.')
@@ -86,7 +86,7 @@ var recordStorageName = 'strecord${token}'
 var vaultName = 'kv-${token}'
 var appName = 'func-usage-summary-${token}'
 var recordBlobEndpoint = 'https://${recordStorageName}.blob.${environment().suffixes.storage}/'
-var refreshTokenSecret = 'https://${vaultName}${environment().suffixes.keyvaultDns}/secrets/partner-center-refresh-token'
+var refreshTokenAddress = 'https://${vaultName}${environment().suffixes.keyvaultDns}/secrets/partner-center-refresh-token'
 
 resource group 'Microsoft.Resources/resourceGroups@2025-04-01' = {
   name: 'rg-${environmentName}'
@@ -181,7 +181,7 @@ module app 'app.bicep' = {
     partnerCenterTenantId: partnerCenterTenantId
     partnerCenterClientId: partnerCenterClientId
     partnerCenterCloud: partnerCenterCloud
-    refreshTokenSecret: refreshTokenSecret
+    refreshTokenAddress: refreshTokenAddress
     snapshotSchedule: snapshotSchedule
   }
 }
@@ -216,6 +216,6 @@ output PARTNER_CENTER_CLOUD string = partnerCenterCloud
 output PARTNER_CENTER_CLIENT_ID string = partnerCenterClientId
 output PARTNER_CENTER_TENANT_ID string = partnerCenterTenantId
 output RECORD_BLOB_ENDPOINT string = recordBlobEndpoint
-output REFRESH_TOKEN_SECRET string = refreshTokenSecret
+output REFRESH_TOKEN_SECRET string = refreshTokenAddress
 output VAULT_NAME string = vaultName
 output WORKSPACE_ID string = monitoring.outputs.customerId

@@ -16,6 +16,17 @@ var storageBlobDataContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
 var storageBlobDataOwner = 'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'
 var storageBlobDataReader = '2a2b9908-6ea1-4ae2-8e65-a410df84e7d1'
 
+// Azure knows one assignment for a principal, a role and a scope, whatever its name, and one principal may be given
+// twice: as operator and as report reader, or in other letters. So ids are in lower case and each loop is over a set.
+// Two assignments with conditions would have one name there, and ARM does not always look at the condition first:
+// github.com/Azure/bicep/issues/11290. Names are those of Bicep's getRoleAssignmentName(), which the portal and az
+// are to use as well: github.com/Azure/bicep/pull/20293.
+var app = toLower(appPrincipalId)
+var operator = toLower(operatorPrincipalId)
+var reportReader = toLower(reportReaderGroupId)
+var historyReaders = union([operator], empty(reportReader) ? [] : [reportReader])
+var vaultKeepers = union([app], [operator])
+
 resource host 'Microsoft.Storage/storageAccounts@2025-06-01' existing = {
   name: hostStorageName
 }
@@ -53,102 +64,87 @@ resource insights 'Microsoft.Insights/components@2020-02-02' existing = {
 
 // The host keeps its leases, keys and package there.
 resource appOwnsHost 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(host.id, appPrincipalId, storageBlobDataOwner)
+  name: guid(toLower(host.id), app, storageBlobDataOwner)
   scope: host
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataOwner)
-    principalId: appPrincipalId
+    principalId: app
     principalType: 'ServicePrincipal'
   }
 }
 
 resource appWritesUsage 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(usage.id, appPrincipalId, storageBlobDataContributor)
+  name: guid(toLower(usage.id), app, storageBlobDataContributor)
   scope: usage
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataContributor)
-    principalId: appPrincipalId
+    principalId: app
     principalType: 'ServicePrincipal'
   }
 }
 
 resource appWritesHistory 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(history.id, appPrincipalId, storageBlobDataContributor)
+  name: guid(toLower(history.id), app, storageBlobDataContributor)
   scope: history
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataContributor)
-    principalId: appPrincipalId
+    principalId: app
     principalType: 'ServicePrincipal'
   }
 }
 
 resource operatorReadsUsage 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(usage.id, operatorPrincipalId, storageBlobDataReader)
+  name: guid(toLower(usage.id), operator, storageBlobDataReader)
   scope: usage
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataReader)
-    principalId: operatorPrincipalId
+    principalId: operator
     principalType: operatorPrincipalType
   }
 }
 
-resource operatorReadsHistory 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(history.id, operatorPrincipalId, storageBlobDataReader)
-  scope: history
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataReader)
-    principalId: operatorPrincipalId
-    principalType: operatorPrincipalType
+// The group is for Power BI, which reads nothing else.
+resource readsHistory 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
+  for reader in historyReaders: {
+    name: guid(toLower(history.id), reader, storageBlobDataReader)
+    scope: history
+    properties: {
+      roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataReader)
+      principalId: reader
+      principalType: reader == operator ? operatorPrincipalType : 'Group'
+    }
   }
-}
-
-resource reportReads 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(reportReaderGroupId)) {
-  name: guid(history.id, reportReaderGroupId, storageBlobDataReader)
-  scope: history
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataReader)
-    principalId: reportReaderGroupId
-    principalType: 'Group'
-  }
-}
+]
 
 // Reads the refresh token, writes a newer version back, disables the one before.
-resource appKeeps 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(vault.id, appPrincipalId, keyVaultSecretsOfficer)
-  scope: vault
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', keyVaultSecretsOfficer)
-    principalId: appPrincipalId
-    principalType: 'ServicePrincipal'
+resource keepsSecrets 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
+  for keeper in vaultKeepers: {
+    name: guid(toLower(vault.id), keeper, keyVaultSecretsOfficer)
+    scope: vault
+    properties: {
+      roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', keyVaultSecretsOfficer)
+      principalId: keeper
+      principalType: keeper == app ? 'ServicePrincipal' : operatorPrincipalType
+    }
   }
-}
-
-resource operatorKeeps 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(vault.id, operatorPrincipalId, keyVaultSecretsOfficer)
-  scope: vault
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', keyVaultSecretsOfficer)
-    principalId: operatorPrincipalId
-    principalType: operatorPrincipalType
-  }
-}
+]
 
 resource appPublishes 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(insights.id, appPrincipalId, monitoringMetricsPublisher)
+  name: guid(toLower(insights.id), app, monitoringMetricsPublisher)
   scope: insights
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', monitoringMetricsPublisher)
-    principalId: appPrincipalId
+    principalId: app
     principalType: 'ServicePrincipal'
   }
 }
 
 resource operatorReads 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(workspace.id, operatorPrincipalId, logAnalyticsReader)
+  name: guid(toLower(workspace.id), operator, logAnalyticsReader)
   scope: workspace
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', logAnalyticsReader)
-    principalId: operatorPrincipalId
+    principalId: operator
     principalType: operatorPrincipalType
   }
 }

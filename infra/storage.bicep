@@ -91,6 +91,8 @@ resource history 'Microsoft.Storage/storageAccounts/blobServices/containers@2025
 }
 
 // The history is rewritten daily or more often; its versions of the last months are enough. Snapshots have none.
+// An account has one policy: a rule that somebody adds by hand is gone after the next provisioning, so a rule belongs
+// here. No rule may archive a blob of the record: an archived blob cannot be read.
 resource lifecycle 'Microsoft.Storage/storageAccounts/managementPolicies@2025-06-01' = {
   parent: record
   name: 'default'

@@ -1,10 +1,14 @@
 """The deployment against the code: settings, roles, names, parameters, the hook that looks at the result."""
 
+import itertools
 import json
 import os
 import re
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -60,7 +64,7 @@ VALUES = {
     "partnerCenterTenantId": TENANT_ID,
     "partnerCenterClientId": CLIENT_ID,
     "recordBlobEndpoint": "https://strecord.blob.core.windows.net/",
-    "refreshTokenSecret": "https://kv.vault.azure.net/secrets/partner-center-refresh-token",
+    "refreshTokenAddress": "https://kv.vault.azure.net/secrets/partner-center-refresh-token",
     "snapshotSchedule": "0 5 * * * *",
 }
 
@@ -117,36 +121,137 @@ def test_no_secret_and_no_key_is_deployed() -> None:
         )
 
 
+def test_no_parameter_and_no_output_has_a_name_that_bicep_takes_for_a_secret() -> None:
+    # learn.microsoft.com/azure/azure-resource-manager/bicep/linter-rule-secure-secrets-in-parameters, and
+    # …/linter-rule-outputs-should-not-contain-secrets
+    taken = r"^param \w*(?:password|pwd|secret|accountkey|acctkey)\w* |^output \w*password\w* "
+    for text in BICEP.values():
+        assert re.findall(taken, text, re.MULTILINE | re.IGNORECASE) == []
+
+
 def test_every_role_is_the_one_that_it_is_called() -> None:
     for text in BICEP.values():
         for name, role in re.findall(r"var (\w+) = '([0-9a-f-]{36})'", text):
             assert ROLES[role] == name
 
 
-def test_roles_are_given_at_the_narrowest_scope_and_under_names_that_stay() -> None:
-    pattern = r"^resource (\w+) 'Microsoft\.Authorization/roleAssignments@.*?\n(.*?)^\}"
-    given = {}
-    assert [name for name, text in BICEP.items() if "roleAssignments" in text] == ["roles.bicep"]
-    for name, body in re.findall(pattern, BICEP["roles.bicep"], re.MULTILINE | re.DOTALL):
-        named = re.search(r"name: guid\((\w+)\.id, (\w+), (\w+)\)\n  scope: (\w+)\n", body)
-        assert named is not None
-        scope, principal, role = named.groups()[:3]
-        assert named[4] == scope
-        assert f"principalId: {principal}\n" in body
-        assert f"roleDefinitions', {role})" in body
-        given[name] = (principal, role, scope)
-    assert given == {
-        "operatorReads": ("operatorPrincipalId", "logAnalyticsReader", "workspace"),
-        "appPublishes": ("appPrincipalId", "monitoringMetricsPublisher", "insights"),
-        "appKeeps": ("appPrincipalId", "keyVaultSecretsOfficer", "vault"),
-        "operatorKeeps": ("operatorPrincipalId", "keyVaultSecretsOfficer", "vault"),
-        "appOwnsHost": ("appPrincipalId", "storageBlobDataOwner", "host"),
-        "appWritesUsage": ("appPrincipalId", "storageBlobDataContributor", "usage"),
-        "appWritesHistory": ("appPrincipalId", "storageBlobDataContributor", "history"),
-        "operatorReadsUsage": ("operatorPrincipalId", "storageBlobDataReader", "usage"),
-        "operatorReadsHistory": ("operatorPrincipalId", "storageBlobDataReader", "history"),
-        "reportReads": ("reportReaderGroupId", "storageBlobDataReader", "history"),
+OPERATOR, GROUP, IDENTITY = "0a1b2c3d-aaaa", "1b2c3d4e-bbbb", "2c3d4e5f-cccc"
+"""The first letters of object ids."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A role assignment that a deployment makes."""
+
+    name: tuple[str, ...]  # what goes into guid(), which tells letters apart
+    principal: str
+    role: str
+    scope: str
+    kind: str
+
+
+def assignments(operator: str = OPERATOR, reader: str = GROUP) -> list[Assignment]:
+    """The role assignments that roles.bicep makes of these parameters."""
+    text = BICEP["roles.bicep"]
+    scopes = re.findall(r"^resource (\w+) '[\w./@-]+' existing", text, re.MULTILINE)
+    values: dict[str, Any] = {
+        "toLower": str.lower,
+        "empty": lambda text: not text,
+        "union": lambda *lists: list(dict.fromkeys(itertools.chain(*lists))),
+        "guid": lambda *parts: parts,
+        "appPrincipalId": IDENTITY,
+        "operatorPrincipalId": operator,
+        "operatorPrincipalType": "User",
+        "reportReaderGroupId": reader,
+        **{scope: SimpleNamespace(id=f"/Subscriptions/{scope}") for scope in scopes},
     }
+
+    def value(expression: str, **more: str) -> Any:  # noqa: ANN401  # any value
+        chosen = re.sub(r"([^,]+) \? (\S+) : ([^\s)]+)", r"(\2 if \1 else \3)", expression)
+        return eval(chosen, {"__builtins__": {}}, values | more)  # noqa: S307  # the template's own text
+
+    for name, expression in re.findall(r"^var (\w+) = (.+)$", text, re.MULTILINE):
+        values[name] = value(expression)
+    made = []
+    pattern = r"^resource \w+ 'Microsoft\.Authorization/roleAssignments@[\d-]+' = (.*?)^[\]}]"
+    for body in re.findall(pattern, text, re.MULTILINE | re.DOTALL):
+        loop = re.match(r"\[\s+for (\w+) in (\w+): \{\n", body)
+        assert loop or body.startswith("{\n")
+        given = dict(re.findall(r"^ +(\w+): (.+)$", body, re.MULTILINE))
+        role = re.fullmatch(
+            r"subscriptionResourceId\('Microsoft.Authorization/roleDefinitions', (\w+)\)",
+            given["roleDefinitionId"],
+        )
+        assert role is not None
+        for each in values[loop[2]] if loop else [""]:
+            more = {loop[1]: each} if loop else {}
+            name, principal, kind = (
+                value(given[key], **more) for key in ("name", "principalId", "principalType")
+            )
+            made.append(Assignment(name, principal, ROLES[values[role[1]]], given["scope"], kind))
+    return made
+
+
+def test_roles_are_given_at_the_narrowest_scope() -> None:
+    assert [name for name, text in BICEP.items() if "roleAssignments" in text] == ["roles.bicep"]
+    assert {(each.principal, each.role, each.scope, each.kind) for each in assignments()} == {
+        (OPERATOR, "logAnalyticsReader", "workspace", "User"),
+        (IDENTITY, "monitoringMetricsPublisher", "insights", "ServicePrincipal"),
+        (IDENTITY, "keyVaultSecretsOfficer", "vault", "ServicePrincipal"),
+        (OPERATOR, "keyVaultSecretsOfficer", "vault", "User"),
+        (IDENTITY, "storageBlobDataOwner", "host", "ServicePrincipal"),
+        (IDENTITY, "storageBlobDataContributor", "usage", "ServicePrincipal"),
+        (IDENTITY, "storageBlobDataContributor", "history", "ServicePrincipal"),
+        (OPERATOR, "storageBlobDataReader", "usage", "User"),
+        (OPERATOR, "storageBlobDataReader", "history", "User"),
+        (GROUP, "storageBlobDataReader", "history", "Group"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("operator", "reader", "number"),
+    [
+        (OPERATOR, GROUP, 10),
+        (OPERATOR, "", 9),
+        (OPERATOR, OPERATOR, 9),
+        (OPERATOR, OPERATOR.upper(), 9),
+        (OPERATOR.upper(), OPERATOR, 9),
+        (OPERATOR.upper(), GROUP.upper(), 10),
+        (IDENTITY, "", 8),
+        (IDENTITY.upper(), IDENTITY, 8),
+        (OPERATOR, IDENTITY, 10),
+    ],
+)
+def test_no_role_is_assigned_twice_whatever_principals_are_given(
+    operator: str, reader: str, number: int
+) -> None:
+    made = assignments(operator, reader)
+
+    assert len({(each.principal.lower(), each.role, each.scope) for each in made}) == len(made) == number
+    assert len({each.name for each in made}) == number
+
+
+def test_an_assignment_has_the_name_that_others_give_it_so_that_it_is_the_same_one() -> None:
+    ids = {name: role for role, name in ROLES.items()}
+    for each in assignments(OPERATOR.upper(), GROUP.upper()):
+        assert each.name == (f"/subscriptions/{each.scope}", each.principal.lower(), ids[each.role])
+
+
+def test_no_page_tells_to_give_by_hand_a_role_that_the_template_gives() -> None:
+    report = (ROOT / "powerbi" / "README.md").read_text(encoding="utf-8")
+    for page in (TOLD, report, *(path.read_text(encoding="utf-8") for path in ROOT.glob("*.md"))):
+        assert "az role assignment create" not in page
+    for page in (TOLD, report):
+        assert "REPORT_READER_GROUP_ID" in page
+        assert "RoleAssignmentExists" in page
+
+
+def test_the_one_policy_of_the_record_archives_nothing_and_the_runbook_says_that_it_is_the_only_one() -> None:
+    policies = re.findall(r"managementPolicies@[\d-]+' = \{\n  parent: (\w+)\n  name: '(\w+)'", STORAGE)
+
+    assert policies == [("record", "default")]
+    assert not re.search("tierTo|baseBlob", STORAGE)
+    assert "\n**Lifecycle rules.** " in TOLD
 
 
 def test_each_container_is_where_the_code_looks_for_it() -> None:
@@ -307,7 +412,7 @@ def test_the_outputs_are_what_the_commands_of_operators_take() -> None:
         "PARTNER_CENTER_CLIENT_ID": "partnerCenterClientId",
         "PARTNER_CENTER_TENANT_ID": "partnerCenterTenantId",
         "RECORD_BLOB_ENDPOINT": "recordBlobEndpoint",
-        "REFRESH_TOKEN_SECRET": "refreshTokenSecret",
+        "REFRESH_TOKEN_SECRET": "refreshTokenAddress",
         "VAULT_NAME": "vaultName",
         "WORKSPACE_ID": "monitoring.outputs.customerId",
     }
