@@ -63,7 +63,9 @@ def complaints(queries: Sequence[Query]) -> list[str]:
     """What is wrong with these queries: file, line and fault; raises InstallError."""
     asked = {"tables": TABLES, "queries": [query.before + query.text for query in queries]}
     command = [npm.NODE, str(ROOT / "dev" / "kusto" / "bind.cjs"), str(npm.ensure_installed("kusto"))]
-    done = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+    if done.returncode:
+        return [done.stderr.strip()]
     said: list[list[tuple[int, str]]] = json.loads(done.stdout)
     return [
         f"{query.place}:{query.line + query.text.count('\n', 0, start - len(query.before))}: {fault}"

@@ -5,6 +5,7 @@ import re
 from dev.environment import ROOT
 from dev.queries import Query, all_queries, complaints, queries_of
 
+PIPE = re.compile(r"\|\s*(?:where|extend|project|summarize|order) \w")
 PAGE = """\
 Text, `secret | python3 -m ops show`, and `Usage | where IsBilable`.
 
@@ -44,12 +45,9 @@ def test_a_misspelt_column_function_or_table_is_told_once_with_file_and_line() -
 
 
 def test_no_query_of_the_documents_is_overlooked() -> None:
-    queries = all_queries()
-    pages = {query.place for query in queries if query.place.endswith(".md")}
-    checked = sum(len(PIPE.findall(query.text)) for query in queries if query.place in pages)
-    written = sum(len(PIPE.findall((ROOT / page).read_text(encoding="utf-8"))) for page in pages)
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    texts = [re.sub(r"^\|.*\|$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE) for page in pages]
+    written = sum(len(PIPE.findall(text)) for text in texts)  # but for rows of tables
+    checked = [query.text for query in all_queries() if query.place.endswith(".md")]
 
-    assert (pages, checked) == ({"docs/operations.md"}, written)
-
-
-PIPE = re.compile(r"\|\s*(?:where|extend|project|summarize|order)\b")
+    assert sum(len(PIPE.findall(text)) for text in checked) == written > 0

@@ -8,6 +8,8 @@ require(`${service}/Kusto.Language.Bridge.min.js`);
 const { GlobalState, KustoCode, Symbols } = Kusto.Language;
 
 const { tables, queries } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+// The service is C#, whose constructors have numbers here: TableSymbol(name, schema, description) and
+// DatabaseSymbol(name, members, isOpen).
 const symbols = Object.entries(tables).map(([name, columns]) => new Symbols.TableSymbol.$ctor7(name, columns, null));
 const globals = GlobalState.Default.WithDatabase(new Symbols.DatabaseSymbol.$ctor1("logs", symbols, false));
 
