@@ -14,6 +14,7 @@ from shared.guids import is_guid
 from shared.settings import is_on_this_machine
 
 _CONTAINER = re.compile(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*")
+_REFERENCE = re.compile(r"@Microsoft\.(KeyVault|AppConfiguration)\s*\(", re.IGNORECASE)
 _SECONDS = re.compile(r"[0-9]{1,20}")
 _LONGEST = 2**31 - 1  # seconds; the largest number of them that all of HTTP understands (RFC 9111, 1.2.2)
 
@@ -25,15 +26,30 @@ class Values:
         self._environ = environ
         self._exists = exists
         self.faults: list[str] = []
+        self._unresolved: set[str] = set()
+        self.text("SSL_CERT_FILE")  # a reference there is a fault, also where the other one is followed
         self.ca_bundle = self.file("REQUESTS_CA_BUNDLE") or self.file("SSL_CERT_FILE")
 
     def text(self, name: str) -> str:
-        """A value without the white space around it; empty where there is none."""
-        return self._environ.get(name, "").strip()
+        """A value without the white space around it; empty where there is none.
+
+        A reference that the platform has left as it is, is a fault, and the only one of its setting.
+        Source: learn.microsoft.com/azure/app-service/app-service-key-vault-references, "Troubleshoot".
+        """
+        value = self._environ.get(name, "").strip()
+        if _REFERENCE.match(value) and name not in self._unresolved:
+            self._unresolved.add(name)
+            self.faults.append(
+                f"{name} is a reference that the platform could not resolve: check its address, and that the "
+                "app's identity may read what it names"
+            )
+        return value
 
     def fault(self, name: str, allowed: str) -> None:
         """Note what is wrong with a setting, and what it allows."""
-        self.faults.append(f"{name} {'is wrong' if self.text(name) else 'is missing'}: {allowed}")
+        value = self.text(name)
+        if name not in self._unresolved:
+            self.faults.append(f"{name} {'is wrong' if value else 'is missing'}: {allowed}")
 
     def raise_faults(self) -> None:
         """Raise ConfigurationError with all faults, if there are any."""

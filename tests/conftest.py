@@ -28,6 +28,9 @@ from shared.settings import Settings, StorageConnection
 from tests.storage_proxy import StorageProxy
 from tests.terminal import Terminal, free_port
 
+FIELD = Path(__file__).parent / "field"
+"""Inputs made after public reports of people who do this job."""
+
 hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine is no defect
 hypothesis.settings.load_profile("steady")
 

@@ -45,7 +45,7 @@ from shared.http import respond
 from shared.outcome import Source
 from shared.record import Record
 from shared.settings import ClientSecret, Settings
-from tests.conftest import ManualClock, beside, events, partner_of, share
+from tests.conftest import FIELD, ManualClock, beside, events, partner_of, share
 from tests.storage_proxy import StorageProxy
 from tests.threads import settle
 
@@ -167,7 +167,11 @@ USAGE_CACHE_CONTAINER USAGE_SNAPSHOT_CONTAINER USAGE_HISTORY_CONTAINER USAGE_CAC
 USAGE_CACHE_FRESH_SECONDS USAGE_CACHE_STALE_WHILE_REVALIDATE_SECONDS USAGE_CACHE_STALE_IF_ERROR_SECONDS"""
 
 
-@pytest.mark.parametrize(("value", "named"), [("canary!", ALL), ("", REQUIRED)], ids=["wrong", "missing"])
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [("canary!", ALL), ("@Microsoft.KeyVault(SecretUri=https://canary)", ALL), ("", REQUIRED)],
+    ids=["wrong", "unresolved", "missing"],
+)
 def test_with_wrong_settings_the_app_lives_and_says_each_time_what_is_wrong(
     caplog: pytest.LogCaptureFixture, value: str, named: str
 ) -> None:
@@ -182,6 +186,19 @@ def test_with_wrong_settings_the_app_lives_and_says_each_time_what_is_wrong(
         app.take_snapshot()
     assert said(caplog) == ["ConfigurationError"]
     assert "canary" not in caplog.text
+
+
+def test_an_unresolved_reference_is_sent_nowhere(environ: dict[str, str], simulator: Simulator) -> None:
+    unresolved = FIELD / "settings" / "unresolved-reference.env"
+    name, _, value = unresolved.read_text(encoding="utf-8").strip().partition("=")
+    app = App(environ | {name: value}, ManualClock().clock())
+    response = respond(ask(app), "", app.freshness.fresh, if_none_match=None, is_head=False)
+    assert (response.status, json.loads(response.body)["code"]) == (500, "configuration")
+    with pytest.raises(
+        ConfigurationError, match=f"^{name} is a reference that the platform could not resolve"
+    ):
+        app.take_snapshot()
+    assert simulator.world.exchanges == []
 
 
 def test_the_first_run_takes_the_callers_answer_and_the_next_writes_nothing(

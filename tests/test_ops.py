@@ -207,6 +207,21 @@ def test_settings_may_stand_in_local_settings_json(terminal: Terminal) -> None:
     assert (done.code, done.err) == (0, "")
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "snapshot", "history show", "history verify"])
+def test_an_unresolved_reference_in_the_file_is_sent_nowhere(terminal: Terminal, command: str) -> None:
+    names = ["PARTNER_CENTER_CLIENT_ID", "USAGE_STORAGE", "SSL_CERT_FILE"]
+    reference = "@Microsoft.AppConfiguration(Endpoint=https://canary.azconfig.io; Key=a)"
+    write_settings(terminal, {"Values": dict.fromkeys(names, reference)})
+
+    done = terminal.run(*command.split(), changed=dict.fromkeys(names, ""), stdin="a\n")
+
+    assert (done.code, done.out, "canary" in done.err) == (2, "", False)
+    assert "SSL_CERT_FILE is a reference that the platform could not resolve" in done.err
+    read = names[1 if command.startswith("history") else 0]
+    assert f"{read} is a reference that the platform could not resolve" in done.err
+    assert terminal.world.exchanges == []
+
+
 def test_the_environment_goes_before_the_file(terminal: Terminal) -> None:
     values = {"PARTNER_CENTER_TENANT_ID": "of the file", "PARTNER_CENTER_CLIENT_ID": "of the file"}
     write_settings(terminal, {"Values": values})

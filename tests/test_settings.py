@@ -23,6 +23,7 @@ from shared.settings import (
     VaultSecret,
     is_on_this_machine,
 )
+from tests.conftest import FIELD
 
 CANARY = "canary-8Q~deadbeef"
 GUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -183,6 +184,80 @@ ONE_CLIENT = f"exactly one of {SECRET}, {CERTIFICATE}, {IDENTITY} must be set"
 )
 def test_a_fault_says_what_is_allowed(changed: dict[str, str], said: str) -> None:
     assert complaint(GOOD | changed) == said
+
+
+ACCOUNTS = [
+    f"{connection}{member}"
+    for connection in ("USAGE_STORAGE", "AzureWebJobsStorage")
+    for member in ("", "__blobServiceUri", "__serviceUri", "__accountName", "__clientId")
+]
+FILES = ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", CERTIFICATE]
+EVERY_SETTING = sorted({*MAY_BE_WRONG, *FILES, *ACCOUNTS, SECRET, TOKEN, "AZURE_CLIENT_ID"})
+REFERENCES = [
+    f"@Microsoft.KeyVault(SecretUri=https://{CANARY}.vault.azure.net/secrets/app-secret/)",
+    f"@Microsoft.KeyVault(VaultName={CANARY};SecretName=app-secret)",
+    f"@Microsoft.AppConfiguration(Endpoint=https://{CANARY}.azconfig.io; Key=app-secret; Label=prod)",
+    f" @microsoft.keyvault (SecretUri=https://{CANARY}.vault.azure.net/secrets/app-secret)\n",
+]
+
+
+def unresolved(name: str) -> str:
+    return (
+        f"{name} is a reference that the platform could not resolve: "
+        "check its address, and that the app's identity may read what it names"
+    )
+
+
+def test_the_settings_that_may_be_a_reference_are_all_that_the_app_reads() -> None:
+    seen: set[str] = set()
+
+    class Watched(dict[str, str]):
+        def get(self, name: str, default: str = "") -> str:  # type: ignore[override]  # texts only
+            seen.add(name)
+            return super().get(name, default)
+
+    read_settings(Watched(GOOD))
+    assert seen == {*EVERY_SETTING}
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_all_unresolved_references_are_named_at_once(reference: str) -> None:
+    faults = complaint(dict.fromkeys(EVERY_SETTING, reference)).split("; ")
+    assert {fault for fault in faults if "exclude each other" not in fault} == {
+        *map(unresolved, EVERY_SETTING)
+    }
+
+
+BESIDE = {
+    IDENTITY: {SECRET: ""},
+    CERTIFICATE: {SECRET: ""},
+    TOKEN: {VAULT: ""},
+    "USAGE_STORAGE__clientId": {"USAGE_STORAGE__accountName": "a"},
+    "AzureWebJobsStorage__clientId": {"AzureWebJobsStorage": "", "AzureWebJobsStorage__accountName": "a"},
+} | {name: {"AzureWebJobsStorage": ""} for name in ACCOUNTS if name.endswith(("Uri", "Name"))}
+"""What else changes, so that the setting is read and contradicts no other."""
+
+
+@pytest.mark.parametrize("name", EVERY_SETTING)
+def test_an_unresolved_reference_is_told_as_nothing_else(name: str) -> None:
+    assert complaint(GOOD | BESIDE.get(name, {}) | {name: REFERENCES[0]}) == unresolved(name)
+
+
+def test_a_reference_as_the_field_has_it_is_no_secret() -> None:
+    name, _, value = (
+        (FIELD / "settings" / "unresolved-reference.env").read_text("utf-8").strip().partition("=")
+    )
+    assert complaint(GOOD | {name: value}) == unresolved(name) == unresolved(SECRET)
+
+
+def test_wrong_and_unresolved_settings_are_told_together() -> None:
+    changed = {CLOUD: "mars", SECRET: REFERENCES[0], "USAGE_CACHE_FRESH_SECONDS": "0"}
+    assert complaint(GOOD | changed).count("; ") == 2
+
+
+def test_what_only_mentions_a_reference_is_a_value() -> None:
+    secret = "a@Microsoft.KeyVault(b)"
+    assert read(**{SECRET: secret}).client_authentication == ClientSecret(secret)
 
 
 @pytest.mark.parametrize("name", ["PARTNER_CENTER_TENANT_ID", "PARTNER_CENTER_CLIENT_ID"])
