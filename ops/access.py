@@ -17,10 +17,12 @@ from shared.errors import ConfigurationError
 from shared.history import History
 from shared.record import Record
 from shared.settings import ClientManagedIdentity, ClientSecret, PartnerCenterSettings, VaultSecret
+from shared.values import Values
 from shared.vault import Vault
 
 if TYPE_CHECKING:
-    from azure.core.credentials import AccessToken, TokenCredential
+    from azure.core.credentials import AccessToken
+    from azure.identity import DefaultAzureCredential
 
 PATIENCE = timedelta(seconds=60)
 """For one errand at the vault or at Entra: az may need some seconds for a token."""
@@ -45,6 +47,13 @@ def environment() -> dict[str, str]:
         if is_encrypted:
             raise ConfigurationError(f"{_LOCAL_SETTINGS} is encrypted", hint="Run func settings decrypt.")
     return values | os.environ
+
+
+def ca_bundle() -> str | None:
+    """The authorities to trust, where the settings name any. Raises ConfigurationError."""
+    values = Values(environment(), os.path.exists)
+    values.raise_faults()
+    return values.ca_bundle
 
 
 def partner_center_settings() -> PartnerCenterSettings:
@@ -108,23 +117,42 @@ class Operator:
     """The person who runs this, by `az login` and the like."""
 
     def __init__(self) -> None:
-        self._credential: TokenCredential | None = None
         self._tokens: dict[tuple[object, ...], AccessToken] = {}
 
     def get_token(self, *scopes: str, **kwargs: Any) -> "AccessToken":  # noqa: ANN401  # the protocol's
         """Raises ConfigurationError when nobody is signed in."""
         from azure.core.exceptions import ClientAuthenticationError
-        from azure.identity import DefaultAzureCredential
 
         wanted = (*scopes, kwargs.get("tenant_id"))
         kept = self._tokens.get(wanted)  # az keeps none, and takes seconds
         if kept is not None and kept.expires_on > time.time() + _SPARE_SECONDS:
             return kept
-        self._credential = self._credential or DefaultAzureCredential()
         try:
-            token = self._tokens[wanted] = self._credential.get_token(*scopes, **kwargs)
+            with _default_credential() as credential:
+                token = self._tokens[wanted] = credential.get_token(*scopes, **kwargs)
         except ClientAuthenticationError:
             raise ConfigurationError(
                 "nobody is signed in to Azure here", hint="Run az login as one who may use the vault."
             ) from None
         return token
+
+
+def _default_credential() -> "DefaultAzureCredential":
+    """Azure's own chain of credentials, where a managed identity is asked past every proxy.
+
+    Only the other credentials, which ask Entra, take proxies from the environment; az and its like are
+    processes of their own. A workload of Kubernetes asks Entra too, and has a place of its own in the chain.
+    """
+    from azure.identity import DefaultAzureCredential, ManagedIdentityCredential
+
+    verify = {"connection_verify": ca_bundle() or True}
+    chain = DefaultAzureCredential(**verify)
+    if any(isinstance(each, ManagedIdentityCredential) for each in chain.credentials):
+        direct = DefaultAzureCredential(
+            **verify, use_env_settings=False, exclude_workload_identity_credential=True
+        )
+        (platform,) = (each for each in direct.credentials if isinstance(each, ManagedIdentityCredential))
+        chain.credentials = tuple(
+            platform if isinstance(each, ManagedIdentityCredential) else each for each in chain.credentials
+        )
+    return chain

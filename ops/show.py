@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ops.access import (
     PATIENCE,
+    ca_bundle,
     environment,
     partner_center_settings,
     read_secret,
@@ -154,15 +155,11 @@ def _of_partner_center() -> bytes | None:
 
 
 def _of_app(url: str, report: Report) -> bytes | None:
-    values = environment()
-    key, ca_bundle = (
-        values.get(KEY, "").strip(),
-        values.get("REQUESTS_CA_BUNDLE") or values.get("SSL_CERT_FILE"),
-    )
-    response = _get(url, key, ca_bundle)
+    key, trusted = environment().get(KEY, "").strip(), ca_bundle()
+    response = _get(url, key, trusted)
     if response.status == HTTPStatus.UNAUTHORIZED and not key:
         key = read_secret("The function's key")
-        response = _get(url, key, ca_bundle) if key else response
+        response = _get(url, key, trusted) if key else response
     if response.status == HTTPStatus.UNAUTHORIZED:
         raise ConfigurationError(
             "the app wants another function key" if key else "the app wants its function key",
@@ -179,13 +176,13 @@ def _of_app(url: str, report: Report) -> bytes | None:
     return None
 
 
-def _get(url: str, key: str, ca_bundle: str | None) -> _Reply:
+def _get(url: str, key: str, trusted: str | None) -> _Reply:
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError("the function's key has characters that no key has")
     headers = {"Accept": "application/json", "MS-CorrelationId": str(uuid.uuid4())}
     if key:
         headers["x-functions-key"] = key
-    with session_for(_TIME_ALLOWED, ca_bundle) as session:
+    with session_for(_TIME_ALLOWED, trusted) as session:
         timeout = (CONNECT_TIMEOUT, None)
         response = session.get(url, headers=headers, allow_redirects=False, stream=True, timeout=timeout)
         body = b""

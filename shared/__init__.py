@@ -24,6 +24,7 @@ vault          where the refresh token lives
 blobs          Blob Storage: conditional reads and writes
 blob           pure: a blob as Blob Storage tells of it
 identity       the platform's managed identity
+identity_endpoint  where it is asked: past every proxy, and twice
 deadlines      HTTP exchanges that end at one instant, and when to come again
 drafts         pure: what the history is to be, from the one before and what is new
 rows           pure: the history's rows, as ndjson and CSV, and their manifest

@@ -3,6 +3,7 @@
 Source: learn.microsoft.com/azure/app-service/overview-managed-identity.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
 
 _MARGIN = 300.0  # seconds before a token expires at which another is asked for
+_WORKLOAD = "AZURE_AUTHORITY_HOST", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"
+_ENDPOINTS = "IDENTITY_ENDPOINT", "MSI_ENDPOINT"
 
 
 def managed_identity(client_id: str | None, session: "requests.Session") -> "TokenCredential":
@@ -22,8 +25,15 @@ def managed_identity(client_id: str | None, session: "requests.Session") -> "Tok
     from azure.identity import ManagedIdentityCredential
 
     from shared.deadlines import azure_transport
+    from shared.identity_endpoint import EndpointTransport
 
-    return ManagedIdentityCredential(client_id=client_id, transport=azure_transport(session), retry_total=0)
+    transport = azure_transport(session) if _is_workload() else EndpointTransport(session)
+    return ManagedIdentityCredential(client_id=client_id, transport=transport, retry_total=0)
+
+
+def _is_workload() -> bool:
+    """Whether azure-identity asks Entra, as for a workload of Kubernetes, and no endpoint of the platform."""
+    return all(map(os.environ.get, _WORKLOAD)) and not any(map(os.environ.get, _ENDPOINTS))
 
 
 class StorageIdentity:

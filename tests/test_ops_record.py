@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
@@ -339,10 +340,13 @@ def test_whoever_lacks_a_role_must_act_and_a_record_that_could_not_be_read_may_b
     assert exit_code(NotSoundError("")) == 4
 
 
-class SignedIn:
+class SignedIn(nullcontext["SignedIn"]):
     """Gives tokens that last so many seconds, each once."""
 
+    credentials = ()
+
     def __init__(self, *lives: int) -> None:
+        super().__init__(self)
         self._lives = iter(lives)
 
     def get_token(self, *_: str, **__: object) -> AccessToken:
@@ -351,7 +355,8 @@ class SignedIn:
 
 
 def test_an_operators_token_is_kept_until_it_is_about_to_expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("azure.identity.DefaultAzureCredential", lambda: SignedIn(-1, 290, 330, 3600))
+    signed_in = SignedIn(-1, 290, 330, 3600)
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", lambda **_: signed_in)
     operator = Operator()
     tokens = [operator.get_token("https://storage.azure.com/.default").token for _ in range(5)]
     assert tokens == ["-1", "290", "330", "330", "330"]

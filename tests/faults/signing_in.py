@@ -3,17 +3,19 @@
 from datetime import timedelta
 from uuid import UUID
 
-from dev.simulator import World
+from dev.simulator import Fault, World
 from dev.simulator.world import SECRET_NAME
 from tests.faults.acts import (
     ENTRA,
     HANGS,
     IDENTITY,
+    RESETS,
     VAULT,
     Act,
     Scenario,
     answers,
     as_always,
+    breaks,
     consents_again,
     delivers,
     hurried,
@@ -151,6 +153,9 @@ KEY_VAULT = [
 ]
 
 ENDPOINT = [
+    Case("answers 500 once", breaks(Fault(IDENTITY, 500, times=1)), FINE),
+    Case("resets one connection", breaks(Fault(IDENTITY, delivery=RESETS, times=1)), FINE),
+    Case("never answers one request", breaks(Fault(IDENTITY, delivery=HANGS, times=1)), FINE),
     Case("answers 503", Scenario("identity-down"), DOWN),
     Case("answers with a page", answers(IDENTITY, 200, b"<html>"), DOWN),
     Case("gives a token that the vault refuses", answers(IDENTITY, 200, FOREIGN), fails(CONFIGURATION)),
