@@ -5,9 +5,11 @@ Source: learn.microsoft.com/azure/app-service/overview-managed-identity.
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shared.clock import passed_seconds
 from shared.errors import StorageError
 from shared.hints import hint
 
@@ -39,9 +41,10 @@ def _is_workload() -> bool:
 class StorageIdentity:
     """The platform's identity for Blob Storage; its token outlives the sessions, a refusal does not."""
 
-    def __init__(self, client_id: str | None) -> None:
+    def __init__(self, client_id: str | None, seconds: Callable[[], float] = passed_seconds) -> None:
         self._client_id = client_id
-        self._kept: tuple[AccessToken, float] | None = None  # until a monotonic second; replaced whole
+        self._seconds = seconds
+        self._kept: tuple[AccessToken, float] | None = None  # until a passed second; replaced whole
 
     def within(self, session: "requests.Session") -> "TokenCredential":
         """The same for one session. It raises StorageError when there is no token to be had."""
@@ -54,7 +57,7 @@ class StorageIdentity:
     def token(self, session: "requests.Session", scopes: tuple[str, ...]) -> "AccessToken":
         """A token that is good for some minutes; of those who ask at the same time each gets one."""
         kept = self._kept
-        if kept is not None and time.monotonic() < kept[1]:
+        if kept is not None and self._seconds() < kept[1]:
             return kept[0]
         try:
             token = managed_identity(self._client_id, session).get_token(*scopes)
@@ -63,7 +66,7 @@ class StorageIdentity:
             name = type(error).__name__
             raise StorageError(f"the managed identity gave no token ({name})", hint=hint(name)) from None
         left = token.expires_on - time.time()  # by the machine's clock; where that is wrong, storage refuses
-        self._kept = token, time.monotonic() + left - _MARGIN
+        self._kept = token, self._seconds() + left - _MARGIN
         return token
 
 

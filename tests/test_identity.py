@@ -27,7 +27,7 @@ from shared.app import App
 from shared.blobs import PATIENT, QUICK, Container
 from shared.deadlines import session_for
 from shared.errors import StorageError, UsageSummaryError
-from shared.identity import managed_identity
+from shared.identity import StorageIdentity, managed_identity
 from shared.identity_endpoint import EndpointTransport
 from shared.settings import StorageConnection
 from tests.conftest import ManualClock
@@ -466,3 +466,18 @@ def test_a_first_try_in_silence_leaves_time_for_a_quick_operation(waits: list[fl
     first, second = timeouts
     assert sum(first) + waits[0] < QUICK.total_seconds()
     assert second > first
+
+
+def test_a_token_for_storage_is_over_though_the_machine_slept_until_then(
+    monkeypatch: pytest.MonkeyPatch, endpoint: Recorder
+) -> None:
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{endpoint.url}/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", HEADER)
+    passed = [0.0]
+    identity = StorageIdentity(None, lambda: passed[0])
+    asked = []
+    with session_for(AMPLE, None) as session:
+        for passed[0] in (0, 8_000, 8 * 3600):
+            assert identity.token(session, ("https://storage.azure.com/.default",)).token == "token"
+            asked.append(len(endpoint.heads))
+    assert asked == [1, 1, 2]
