@@ -137,8 +137,8 @@ def greeting(url: str, azurite: Azurite, simulator: Simulator) -> str:
         ", ".join(SCENARIOS), 100, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
     )
     return f"""
-The usage summary      {url}/api/v1/usagesummary
-{margin}curl -i {url}/api/v1/usagesummary
+The usage summary      {url}/v1/usagesummary
+{margin}curl -i {url}/v1/usagesummary
 The simulated world    {simulator.url}, scenario {simulator.world.scenario}; to choose another, say down:
 {margin}curl --cacert {shlex.quote(simulator.ca_bundle)} -X PUT {simulator.url}/simulator/scenario/down
 {others}

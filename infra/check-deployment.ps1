@@ -7,12 +7,12 @@ if ($LASTEXITCODE -ne 0) { exit 1 }
 
 for ($try = 0; $try -lt 30; $try++) {
     $functions = "$(az functionapp function list --subscription $env:AZURE_SUBSCRIPTION_ID --resource-group $env:AZURE_RESOURCE_GROUP --name $env:APP_NAME --query '[].name' --output tsv)"
-    $status = curl.exe --silent --output NUL --write-out '%{http_code}' --max-time 30 "https://$($env:APP_HOST_NAME)/api/v1/usagesummary"
+    $status = curl.exe --silent --output NUL --write-out '%{http_code}' --max-time 30 "https://$($env:APP_HOST_NAME)/v1/usagesummary"
     if ($functions -match 'GetUsageSummary' -and $functions -match 'SnapshotTimer' -and $status -eq '401') {
         Write-Output 'GetUsageSummary and SnapshotTimer are there, and a GET without a key is answered with 401'
         exit 0
     }
     Start-Sleep -Seconds $seconds
 }
-Write-Error "the deployment is not complete: functions: $functions; a GET without a key was answered with $status, not 401; see docs/operations.md, A deployment without functions"
+Write-Error "the deployment is not complete: functions: $(if ($functions) { $functions } else { 'none' }); a GET without a key was answered with $status, not 401; see docs/operations.md, A deployment without functions"
 exit 1

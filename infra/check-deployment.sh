@@ -9,7 +9,7 @@ while [ "$tries" -gt 0 ]; do
   functions=$(az functionapp function list --subscription "$AZURE_SUBSCRIPTION_ID" --resource-group "$AZURE_RESOURCE_GROUP" --name "$APP_NAME" \
     --query "[].name" --output tsv || true)
   status=$(curl --silent --output /dev/null --write-out '%{http_code}' --max-time 30 \
-    "https://$APP_HOST_NAME/api/v1/usagesummary" || true)
+    "https://$APP_HOST_NAME/v1/usagesummary" || true)
   case "$functions" in
     *GetUsageSummary*SnapshotTimer* | *SnapshotTimer*GetUsageSummary*)
       if [ "$status" = 401 ]; then

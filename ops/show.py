@@ -81,7 +81,11 @@ def show(report: Report, *, url: str | None) -> None:
 
 
 def endpoint(url: str) -> str:
-    """Where the app answers, given its address, with or without the path. Raises ConfigurationError."""
+    """Where the app answers, given its address, with or without the path.
+
+    A trailing /api is dropped: it is the platform's default prefix, and this app has none.
+    Raises ConfigurationError.
+    """
     try:
         parts = urlsplit(url)
         is_whole = (
@@ -91,10 +95,9 @@ def endpoint(url: str) -> str:
         is_whole = False
     if not is_whole or not (parts.scheme == "https" or (parts.scheme == "http" and is_on_this_machine(url))):
         raise ConfigurationError("--url wants an https address alone: https://<app>.azurewebsites.net")
-    base = url.rstrip("/")
-    if base.endswith(_PATH):
-        return base
-    return base + (_PATH if parts.path.strip("/") else f"/api{_PATH}")
+    path = parts.path.rstrip("/")
+    path = path if path.endswith(_PATH) else path.removesuffix("/api") + _PATH
+    return f"{parts.scheme}://{parts.netloc}{path}"
 
 
 def currency(members: Mapping[str, Json]) -> str:

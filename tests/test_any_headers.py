@@ -114,7 +114,7 @@ class World:
         return Fetched(self._reply, None, ID, correlation_id, sent)
 
     def ask(self, method: str, headers: Mapping[str, str]) -> func.HttpResponse:
-        request = func.HttpRequest(method, "http://localhost/api", headers=headers, body=b"")
+        request = func.HttpRequest(method, "http://localhost/v1/usagesummary", headers=headers, body=b"")
         response: func.HttpResponse = asyncio.run(self._module.main(request))
         settle()
         return response

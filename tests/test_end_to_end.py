@@ -102,7 +102,7 @@ class Running:
 
     def snapshot(self) -> int:
         """Fire the timer; the status of the run."""
-        url = self.url.replace("/api/v1/usagesummary", "/admin/functions/SnapshotTimer")
+        url = self.url.replace("/v1/usagesummary", "/admin/functions/SnapshotTimer")
         request = urllib.request.Request(url, b"", {"Prefer": "wait"})  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=70) as reply:  # noqa: S310

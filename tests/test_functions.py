@@ -57,7 +57,7 @@ def app(
 
         def get(method: str = "GET", **headers: str) -> func.HttpResponse:
             sent = {name.replace("_", "-").lower(): value for name, value in headers.items()}
-            url = "http://localhost/api/v1/usagesummary"
+            url = "http://localhost/v1/usagesummary"
             response: func.HttpResponse = asyncio.run(
                 http.main(func.HttpRequest(method, url, headers=sent, body=b""))
             )

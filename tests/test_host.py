@@ -136,7 +136,7 @@ def start(root: Path, *options: str, **settings: str) -> Running:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("app")
-    (root / "host.json").write_text('{"version": "2.0"}')
+    (root / "host.json").write_text('{"version": "2.0", "extensions": {"http": {"routePrefix": ""}}}')
     (root / "local.settings.json").write_text(
         '{"Values": {"GREETING": "from the file", "NEVER": "0 0 0 1 1 *", "WRONG": "0 61 * * * *"}}'
     )
@@ -170,7 +170,7 @@ def test_the_root_answers(host: Running) -> None:
 
 def test_header_names_are_lower_cased_and_repeats_joined(host: Running) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=10)
-    connection.putrequest("GET", "/api/Echo")
+    connection.putrequest("GET", "/Echo")
     for value in ("a", "b"):
         connection.putheader("X-Twice", value)
     connection.endheaders()
@@ -179,71 +179,71 @@ def test_header_names_are_lower_cased_and_repeats_joined(host: Running) -> None:
 
 
 def test_query_values_are_decoded_joined_and_dropped_when_empty(host: Running) -> None:
-    seen = host.echo("/api/Echo?a=1&a=2&empty=&c=%C3%A6")
+    seen = host.echo("/Echo?a=1&a=2&empty=&c=%C3%A6")
     assert seen["params"] == {"a": "1,2", "c": "æ"}
-    assert seen["url"] == f"http://127.0.0.1:{host.port}/api/Echo?a=1&a=2&empty=&c=%C3%A6"
+    assert seen["url"] == f"http://127.0.0.1:{host.port}/Echo?a=1&a=2&empty=&c=%C3%A6"
 
 
 def test_a_body_is_delivered_only_with_its_length(host: Running) -> None:
-    assert json.loads(host.ask("POST", "/api/Echo", body=b"whole")[1])["body"] == "whole"
+    assert json.loads(host.ask("POST", "/Echo", body=b"whole")[1])["body"] == "whole"
     connection = http.client.HTTPConnection("127.0.0.1", host.port, timeout=10)
-    connection.request("POST", "/api/Echo", iter([b"in ", b"pieces"]), encode_chunked=True)
+    connection.request("POST", "/Echo", iter([b"in ", b"pieces"]), encode_chunked=True)
     assert json.loads(connection.getresponse().read())["body"] == ""
     connection.close()
 
 
 def test_a_function_without_methods_takes_all_and_has_its_name_as_route(host: Running) -> None:
-    assert host.ask("PATCH", "/API/echo")[0].status == 200
+    assert host.ask("PATCH", "/ECHO")[0].status == 200
 
 
 def test_a_wrong_method_or_path_is_not_found(host: Running) -> None:
-    for method, path in (("POST", "/api/v1/replies/whole"), ("GET", "/Echo"), ("GET", "/api/v1/replies")):
+    for method, path in (("POST", "/v1/replies/whole"), ("GET", "/v1/Echo"), ("GET", "/v1/replies")):
         response, body = host.ask(method, path)
         assert (response.status, body) == (404, b"")
 
 
 def test_the_app_comes_last_on_the_path_and_its_modules_are_found(host: Running, root: Path) -> None:
-    seen = host.echo("/api/Echo")
+    seen = host.echo("/Echo")
     assert seen["answer"] == 42
     assert seen["last"] == str(root)
     assert seen["first"] not in {str(root), str(ROOT), ""}
 
 
 def test_a_setting_of_the_file_counts_where_the_environment_has_none(host: Running, root: Path) -> None:
-    assert host.echo("/api/Echo")["greeting"] == "from the file"
+    assert host.echo("/Echo")["greeting"] == "from the file"
     other = start(root, GREETING="from the environment")
     with other.process as process:
-        assert other.echo("/api/Echo")["greeting"] == "from the environment"
+        assert other.echo("/Echo")["greeting"] == "from the environment"
         process.kill()
 
 
 def test_an_answer_has_the_headers_that_the_function_set(host: Running) -> None:
-    response, _ = host.ask("GET", "/api/Echo")
+    response, _ = host.ask("GET", "/Echo")
     assert response.getheader("etag") == '"1"'
     assert response.getheader("content-type") == "application/json"
     assert response.getheader("server") is None
-    assert host.ask("GET", "/api/v1/replies/whole")[0].status == 201
+    assert host.ask("GET", "/v1/replies/whole")[0].status == 201
 
 
 def test_an_unchanged_answer_keeps_its_headers_and_has_no_body(host: Running) -> None:
-    response, body = host.ask("GET", "/api/v1/replies/unchanged")
+    response, body = host.ask("GET", "/v1/replies/unchanged")
     assert (response.status, body) == (304, b"")
     assert (response.getheader("etag"), response.getheader("age")) == ('"1"', "7")
 
 
 def test_cookies_are_not_joined(host: Running) -> None:
-    response, _ = host.ask("GET", "/api/v1/replies/cookies")
+    response, _ = host.ask("GET", "/v1/replies/cookies")
     assert response.headers.get_all("set-cookie") == ["a=1; Path=/", "b=2"]
 
 
 @pytest.mark.parametrize(("what", "length"), [("whole", "5"), ("length", "1234")])
 def test_head_has_the_length_and_no_body(host: Running, what: str, length: str) -> None:
-    response, body = host.ask("HEAD", f"/api/v1/replies/{what}")
+    response, body = host.ask("HEAD", f"/v1/replies/{what}")
     assert (response.getheader("content-length"), body) == (length, b"")
 
 
-def test_head_is_not_derived_from_get(tmp_path: Path) -> None:
-    (tmp_path / "host.json").write_text('{"extensions": {"http": {"routePrefix": ""}}}')
+def test_head_is_not_derived_from_get_and_the_default_prefix_is_microsofts(tmp_path: Path) -> None:
+    (tmp_path / "host.json").write_text('{"version": "2.0"}')
     write_function(
         tmp_path,
         "OnlyGet",
@@ -253,20 +253,21 @@ def test_head_is_not_derived_from_get(tmp_path: Path) -> None:
     )
     running = start(tmp_path)
     with running.process as process:
-        assert running.ask("GET", "/onlyget")[0].status == 200
-        assert running.ask("HEAD", "/onlyget")[0].status == 404
+        assert running.ask("GET", "/api/onlyget")[0].status == 200
+        assert running.ask("GET", "/onlyget")[0].status == 404
+        assert running.ask("HEAD", "/api/onlyget")[0].status == 404
         process.terminate()
 
 
 def test_an_exception_is_500_with_an_empty_body_and_a_stack_in_the_log(host: Running) -> None:
-    response, body = host.ask("GET", "/api/v1/replies/raise")
+    response, body = host.ask("GET", "/v1/replies/raise")
     assert (response.status, body) == (500, b"")
     lines = host.log_until("RuntimeError: a wall")
     assert all(" ERROR Replies " in line or " INFO " in line for line in lines[-3:])
 
 
 def test_a_record_of_the_function_is_one_line_with_its_name(host: Running) -> None:
-    host.ask("GET", "/api/Echo?last")
+    host.ask("GET", "/Echo?last")
     lines = host.log_until("INFO Echo echo")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO Echo echo [0-9a-f-]{36}", lines[-1])
     assert not any("a record of the system" in line for line in lines)
@@ -296,10 +297,10 @@ def test_a_schedule_that_is_missing_or_wrong_is_named_and_the_other_functions_ru
 
 def test_a_function_that_cannot_be_imported_answers_500_and_says_why(host: Running) -> None:
     assert "No module named 'nothing_like_it'" in "\n".join(host.started)
-    assert host.ask("GET", "/api/NoImport")[0].status == 500
+    assert host.ask("GET", "/NoImport")[0].status == 500
 
 
-@pytest.mark.parametrize("path", ["/api/Hanging", "/api/v1/replies/hang"])
+@pytest.mark.parametrize("path", ["/Hanging", "/v1/replies/hang"])
 def test_it_ends_in_two_seconds_although_a_request_hangs(root: Path, path: str) -> None:
     running = start(root)
     with running.process as process:

@@ -523,3 +523,19 @@ def test_a_deployment_is_good_only_with_both_functions_and_a_refusal(
 
     assert done.returncode == code
     assert ("not complete" in done.stderr) == bool(code)
+    assert ("functions: none;" in done.stderr) == (not functions)
+
+
+def test_both_scripts_ask_for_the_same_address_and_say_the_same() -> None:
+    sh, ps1 = ((INFRA / f"check-deployment.{kind}").read_text(encoding="utf-8") for kind in ("sh", "ps1"))
+    route = json.loads((ROOT / "GetUsageSummary" / "function.json").read_text(encoding="utf-8"))["bindings"][
+        0
+    ]
+
+    assert f"https://$APP_HOST_NAME/{route['route']}" in sh
+    assert f"https://$($env:APP_HOST_NAME)/{route['route']}" in ps1
+    none = "$(if ($functions) { $functions } else { 'none' })"
+    messages = re.findall(r"(?:the deployment is|GetUsageSummary and)[^\n\"']+", sh)
+    assert len(messages) == 2
+    for said in messages:
+        assert said.replace("${functions:-none}", none) in ps1

@@ -68,6 +68,13 @@ def test_the_document_is_openapi() -> None:
     assert RAW["openapi"].startswith("3.1.")
 
 
+def test_the_path_is_partner_centers_own_on_the_apps_host() -> None:
+    host = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))
+
+    assert host["extensions"]["http"]["routePrefix"] == ""
+    assert [server["url"] for server in RAW["servers"]] == ["https://{app}.azurewebsites.net"]
+
+
 def test_the_document_has_the_functions_path_and_methods() -> None:
     declared = json.loads((ROOT / "GetUsageSummary" / "function.json").read_text(encoding="utf-8"))
     trigger = declared["bindings"][0]
@@ -127,7 +134,7 @@ def test_an_example_is_what_the_app_answers(
         monkeypatch.setattr("shared.client.ATTEMPT_TIME", timedelta(seconds=0.3))  # of 45
     simulator.world.choose(scenario)
     monkeypatch.setattr(shared.app, "app", App(environ, manual_clock.clock()))
-    request = func.HttpRequest("GET", f"http://localhost/api{PATH}", headers=headers, body=b"")
+    request = func.HttpRequest("GET", f"http://localhost{PATH}", headers=headers, body=b"")
 
     response = asyncio.run(load("GetUsageSummary", monkeypatch).main(request))
 
@@ -222,7 +229,7 @@ def reach(state: State, url: str, simulator: Simulator) -> None:
     with closing(HTTPConnection(url.removeprefix("http://"), timeout=70)) as connection:
 
         def ask() -> str:
-            connection.request("GET", f"/api{PATH}")
+            connection.request("GET", PATH)
             response = connection.getresponse()
             response.read()
             return response.headers.get("Cache-Status", "")
@@ -263,7 +270,7 @@ def ask_for_anything(state: State, url: str, requests_sent: int) -> None:
                 del case.headers[name]
             if cache_control is not None:
                 case.headers["Cache-Control"] = cache_control
-            case.call_and_validate(f"{url}/api", session, timeout=70)
+            case.call_and_validate(url, session, timeout=70)
 
         ask()
 

@@ -339,7 +339,7 @@ def test_a_running_app_whose_consent_ended_works_again_within_a_minute_of_a_new_
     function = load("GetUsageSummary", monkeypatch)
 
     def get(**headers: str) -> func.HttpResponse:
-        request = func.HttpRequest("GET", "http://localhost/api/v1/usagesummary", headers=headers, body=b"")
+        request = func.HttpRequest("GET", "http://localhost/v1/usagesummary", headers=headers, body=b"")
         response: func.HttpResponse = asyncio.run(function.main(request))
         return response
 

@@ -113,13 +113,16 @@ def test_money_keeps_every_digit(cost: Decimal) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        (APP, f"{APP}/api/v1/usagesummary"),
-        (f"{APP}/", f"{APP}/api/v1/usagesummary"),
-        (f"{APP}/api", f"{APP}/api/v1/usagesummary"),
-        (f"{APP}/api/v1/usagesummary", f"{APP}/api/v1/usagesummary"),
-        (f"{APP}/api/v1/usagesummary/", f"{APP}/api/v1/usagesummary"),
+        (APP, f"{APP}/v1/usagesummary"),
+        (f"{APP}/", f"{APP}/v1/usagesummary"),
+        (f"{APP}/api", f"{APP}/v1/usagesummary"),
+        (f"{APP}/api/", f"{APP}/v1/usagesummary"),
+        (f"{APP}/v1/usagesummary", f"{APP}/v1/usagesummary"),
+        (f"{APP}/v1/usagesummary/", f"{APP}/v1/usagesummary"),
+        ("https://api", "https://api/v1/usagesummary"),
         ("https://gateway.example/partners/", "https://gateway.example/partners/v1/usagesummary"),
-        ("http://localhost:7071", "http://localhost:7071/api/v1/usagesummary"),
+        ("https://gateway.example/api/v1/usagesummary", "https://gateway.example/api/v1/usagesummary"),
+        ("http://localhost:7071", "http://localhost:7071/v1/usagesummary"),
     ],
 )
 def test_the_app_answers_below_its_address(url: str, expected: str) -> None:

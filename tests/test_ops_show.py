@@ -21,7 +21,7 @@ from tests.terminal import Terminal
 from tests.test_functions import load
 
 COST = "120.5682999999995904716"
-PATH = "/api/v1/usagesummary"
+PATH = "/v1/usagesummary"
 
 type Answer = tuple[int, dict[str, str], bytes]
 

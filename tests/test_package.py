@@ -204,7 +204,7 @@ def test_the_app_runs_from_it_alone(
     assert port.isdecimal(), said
 
     connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
-    connection.request("GET", "/api/v1/usagesummary")
+    connection.request("GET", "/v1/usagesummary")
     with connection.getresponse() as answer:
         assert answer.status == 200
         document = json.load(answer)

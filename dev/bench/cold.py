@@ -97,7 +97,7 @@ def _starts(bare: Path, app: Path, settings: Mapping[str, str]) -> dict[str, _Ca
         return _first_answer(app, {**settings, **nobodys}, PATH)
 
     return {
-        BARE: partial(_first_answer, bare, settings, f"/api/{NOOP}"),
+        BARE: partial(_first_answer, bare, settings, f"/{NOOP}"),
         STORED: partial(_first_answer, app, settings, PATH),
         FETCHED: fetched,
     }

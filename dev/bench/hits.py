@@ -55,8 +55,8 @@ def _cases(running: Host) -> dict[str, Case]:
     head = asyncio.run(ask(running.hit))
     etag = head.partition(b"etag: ")[2].partition(b"\r\n")[0].decode()
     asked = {
-        NOTHING: request(f"{running.url}/api/{NOOP}"),
-        AS_LONG: request(f"{running.url}/api/{SAME}"),
+        NOTHING: request(f"{running.url}/{NOOP}"),
+        AS_LONG: request(f"{running.url}/{SAME}"),
         HIT: request(running.hit),
         NOT_MODIFIED: request(running.hit, f"If-None-Match: {etag}\r\n"),
     }

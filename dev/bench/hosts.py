@@ -19,7 +19,7 @@ from dev.simulator import Simulator
 from dev.simulator.world import DOCUMENT
 
 FUNCTION = "GetUsageSummary"
-PATH = "/api/v1/usagesummary"
+PATH = "/v1/usagesummary"
 _READ_PAUSE = 0.02  # seconds; a pipe holds more than a host logs in that time
 
 _NOOP = """\
@@ -65,7 +65,7 @@ class Host:
 def make_app(root: Path, own: Iterable[str] = (), noops: Iterable[str] = (NOOP,)) -> Path:
     """Make an app in `root`, which comes back: these folders of the product, these functions that do nothing.
 
-    Such a function's path is /api/ and its name.
+    Such a function's path is its name.
     """
     root.mkdir(exist_ok=True)
     for name in ("host.json", *own):

@@ -90,7 +90,7 @@ def _hosts(stack: ExitStack, azurite: Azurite) -> dict[str, _Loaded]:
     settings = settings_of(azurite, simulator, **own)
     app = stack.enter_context(host(make_app(directory / "app", ("shared", FUNCTION), ()), settings))
     bare = stack.enter_context(host(make_app(directory / "bare"), settings))
-    hosts = {"app": _Loaded(app, app.hit), "no-op function": _Loaded(bare, f"{bare.url}/api/{NOOP}")}
+    hosts = {"app": _Loaded(app, app.hit), "no-op function": _Loaded(bare, f"{bare.url}/{NOOP}")}
     for each in hosts.values():
         asyncio.run(ask(each.url))
     return hosts
