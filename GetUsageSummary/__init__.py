@@ -1,18 +1,40 @@
 """GET and HEAD /v1/usagesummary: parse the request, ask the app, respond."""
 
 import logging
+from typing import Any
 
 import azure.functions as func
+from werkzeug.datastructures import Headers
 
 from shared.answers import Result
 from shared.app import app
 from shared.events import log_event
 from shared.freshness import parse_request_directives
 from shared.guids import is_guid, new_guid
-from shared.http import respond
+from shared.http import Conditions, respond
 from shared.problems import Response
 
 _log = logging.getLogger(__name__)
+
+
+class _Headers(Headers):
+    """Headers that take no empty Content-Type: the library adds one to a response that has none."""
+
+    def __setitem__(self, name: Any, value: Any) -> None:  # noqa: ANN401  # of any of its overloads
+        if value:
+            super().__setitem__(name, value)
+
+
+class _HttpResponse(func.HttpResponse):
+    """A response with the headers that it is given, and no others."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.body, status_code=response.status, mimetype="")
+        self._headers = _Headers(response.headers)
+
+    @property
+    def headers(self) -> Headers:
+        return self._headers
 
 
 async def main(req: func.HttpRequest) -> func.HttpResponse:
@@ -25,15 +47,12 @@ async def main(req: func.HttpRequest) -> func.HttpResponse:
         result,
         correlation_id,
         app.freshness.fresh,
-        if_none_match=_header(req, "if-none-match"),
+        Conditions(_header(req, "if-match"), _header(req, "if-none-match")),
         is_head=req.method == "HEAD",
     )
     if not result.is_plain_hit:
         _log_outcome(response, result, correlation_id)
-    # An empty mimetype keeps the library from adding text/plain to a 304.
-    return func.HttpResponse(
-        response.body, status_code=response.status, headers=response.headers, mimetype=""
-    )
+    return _HttpResponse(response)
 
 
 def _header(req: func.HttpRequest, name: str) -> str | None:

@@ -109,7 +109,7 @@ class Answers:
         log_kept(self._flights.unsaid)
         decision = self._known.decide(directives)
         if decision is Decision.REFUSE:
-            return Result(decision, error=NotCachedError("nothing usable is stored"))
+            return Result(decision, error=NotCachedError("nothing is stored that the request allows"))
         return self._stored(decision)
 
     def _stored(self, decision: Decision, source: Source = Source.STORED) -> Result:

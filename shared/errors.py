@@ -9,7 +9,7 @@ UsageSummaryError
 │   ├── UpstreamInvalidError      says something that is no usage summary
 │   ├── UpstreamUnavailableError  does not say anything useful just now
 │   └── UpstreamTimeoutError      does not say anything in time
-├── NotCachedError             the caller wanted a stored answer only, and there is none
+├── NotCachedError             the request allows a stored answer only, and there is none that it allows
 └── StorageError               Blob Storage
     ├── BlobConflictError      somebody else wrote first
     ├── StorageRefusedError    the identity has no role for that
@@ -99,7 +99,7 @@ class UpstreamTimeoutError(UpstreamError):
 
 
 class NotCachedError(UsageSummaryError):
-    """`only-if-cached`, and nothing usable is stored."""
+    """`only-if-cached`, and nothing is stored that the request allows."""
 
     code = "not-cached"
 

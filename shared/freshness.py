@@ -32,7 +32,7 @@ class Decision(Enum):
     FETCH_REQUESTED = auto()
     """A fetch, since the request's directives want it."""
     REFUSE = auto()
-    """`only-if-cached`, and nothing usable is stored."""
+    """`only-if-cached`, and nothing is stored that the request allows."""
 
 
 FETCHES = {Decision.FETCH_MISSING, Decision.FETCH_STALE, Decision.FETCH_REQUESTED}
@@ -55,18 +55,26 @@ NO_DIRECTIVES = RequestDirectives()
 def decide(  # noqa: PLR0911  # a table of decisions
     age: timedelta | None, directives: RequestDirectives, policy: Freshness
 ) -> Decision:
-    """What to do for a request when the stored answer is `age` old, or None is stored."""
+    """What to do for a request when the stored answer is `age` old, or None is stored.
+
+    The floor spares Partner Center a call. `only-if-cached` causes none, so the floor excuses no answer that
+    the other directives rule out (RFC 9111, 5.2.1.7).
+    """
     if age is None:
         return Decision.REFUSE if directives.only_if_cached else Decision.FETCH_MISSING
     age = max(age, ZERO)
-    if age < policy.min_refresh:
-        return Decision.SERVE
+    staleness = age - policy.fresh
+    is_floored = age < policy.min_refresh
+    is_ruled_out = directives.no_cache or _is_too_old(age, directives) or _is_too_short(staleness, directives)
     if directives.only_if_cached:
-        return Decision.SERVE if is_usable(age, policy) else Decision.REFUSE
+        is_too_stale = directives.max_stale is not None and staleness > directives.max_stale
+        is_allowed = not is_ruled_out and not is_too_stale and (is_floored or is_usable(age, policy))
+        return Decision.SERVE if is_allowed else Decision.REFUSE
+    if is_floored:
+        return Decision.SERVE
     if not is_usable(age, policy):
         return Decision.FETCH_STALE
-    staleness = age - policy.fresh
-    if directives.no_cache or _is_too_old(age, directives) or _is_too_short(staleness, directives):
+    if is_ruled_out:
         return Decision.FETCH_REQUESTED
     if staleness < ZERO:
         return Decision.SERVE

@@ -4,7 +4,7 @@ To its callers this app is an origin: it declares how fresh its answer is, and h
 """
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -12,9 +12,9 @@ from shared.answers import Result
 from shared.freshness import Decision
 from shared.held import Answer
 from shared.outcome import Source
-from shared.problems import NO_USAGE_DATA, PROBLEMS, Response, respond_problem
+from shared.problems import NO_USAGE_DATA, PRECONDITION_FAILED, PROBLEMS, Response, respond_problem
 
-_ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_ENTITY_TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _ENTITY_TAGS = re.compile(rf"(?:{_ENTITY_TAG.pattern}|[,\s])*")
 _SECOND = timedelta(seconds=1)
 
@@ -25,10 +25,29 @@ _FORWARD_REASONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Those of a request, as its headers have them."""
+
+    if_match: str | None = None
+    if_none_match: str | None = None
+
+
+UNCONDITIONAL = Conditions()
+
+
 def respond(
-    result: Result, correlation_id: str, fresh: timedelta, *, if_none_match: str | None, is_head: bool
+    result: Result,
+    correlation_id: str,
+    fresh: timedelta,
+    conditions: Conditions = UNCONDITIONAL,
+    *,
+    is_head: bool = False,
 ) -> Response:
-    """The response to a GET, or to a HEAD, which is the same without a body."""
+    """The response to a GET, or to a HEAD, which is the same without a body.
+
+    Conditions count where there is a document; a problem stays itself (RFC 9110, 13.2.1).
+    """
     if result.answer is None:
         if result.error is None:
             raise AssertionError("a result has an answer or an error")
@@ -39,25 +58,33 @@ def respond(
     elif result.answer.no_usage_data is not None:
         response = respond_problem(NO_USAGE_DATA, correlation_id, result.answer.no_usage_data, None)
     else:
-        response = _representation(result, result.answer, correlation_id, fresh, if_none_match)
+        response = _representation(result, result.answer, correlation_id, fresh, conditions)
     if not is_head:
         return response
     length = {} if response.status is HTTPStatus.NOT_MODIFIED else {"Content-Length": str(len(response.body))}
     return Response(response.status, response.headers | length)
 
 
-def is_match(if_none_match: str | None, etag: str) -> bool:
-    """Whether If-None-Match lists an entity tag, by weak comparison (RFC 9110, 13.1.2)."""
-    if if_none_match is None:
+def is_listed(etag: str, condition: str, *, is_weak_enough: bool) -> bool:
+    """Whether a condition lists a strong entity tag, or is `*`; text that is no list of tags lists none.
+
+    If-None-Match compares weakly: a weak tag is enough. If-Match compares strongly: a weak tag never matches
+    (RFC 9110, 8.8.3.2).
+    """
+    value = condition.strip()
+    if value == "*":
+        return True
+    if _ENTITY_TAGS.fullmatch(value) is None:
         return False
-    value = if_none_match.strip()
-    is_list = _ENTITY_TAGS.fullmatch(value) is not None
-    return value == "*" or (is_list and etag in _ENTITY_TAG.findall(value))
+    return any(tag == etag and (is_weak_enough or not weak) for weak, tag in _ENTITY_TAG.findall(value))
 
 
 def _representation(
-    result: Result, answer: Answer, correlation_id: str, fresh: timedelta, if_none_match: str | None
+    result: Result, answer: Answer, correlation_id: str, fresh: timedelta, conditions: Conditions
 ) -> Response:
+    if_match, if_none_match = conditions.if_match, conditions.if_none_match
+    if if_match is not None and not is_listed(answer.etag, if_match, is_weak_enough=False):
+        return respond_problem(PRECONDITION_FAILED, correlation_id, None, None)
     max_age, age = fresh // _SECOND, result.age // _SECOND
     headers = {
         "ETag": answer.etag,
@@ -68,7 +95,7 @@ def _representation(
         "MS-RequestId": answer.request_id,
         "X-Content-Type-Options": "nosniff",
     }
-    if is_match(if_none_match, answer.etag):
+    if if_none_match is not None and is_listed(answer.etag, if_none_match, is_weak_enough=True):
         return Response(HTTPStatus.NOT_MODIFIED, headers)
     headers["Content-Type"] = "application/json; charset=utf-8"
     return Response(HTTPStatus.OK, headers, answer.body)

@@ -49,6 +49,14 @@ NO_USAGE_DATA = Problem(
     waiting_helps=False,
 )
 
+PRECONDITION_FAILED = Problem(
+    "precondition-failed",
+    HTTPStatus.PRECONDITION_FAILED,
+    "The precondition failed",
+    "If-Match lists neither the current ETag nor *.",
+    waiting_helps=False,
+)
+
 PROBLEMS: dict[type[UsageSummaryError], Problem] = {
     ConfigurationError: Problem(
         ConfigurationError.code,
@@ -91,8 +99,8 @@ PROBLEMS: dict[type[UsageSummaryError], Problem] = {
     NotCachedError: Problem(
         NotCachedError.code,
         HTTPStatus.GATEWAY_TIMEOUT,
-        "Nothing usable is stored",
-        "The request allows a stored answer only, and nothing usable is stored.",
+        "No stored answer meets the request",
+        "The request has only-if-cached, and nothing is stored that it allows.",
         waiting_helps=False,
     ),
 }
@@ -109,6 +117,7 @@ def respond_problem(
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
+        "description": problem.detail,  # the name in Partner Center's errors, which its SDKs show
         "correlationId": correlation_id,
         "upstreamStatus": reply and reply.status,
         "upstreamCode": reply and reply.code and int(reply.code),

@@ -492,9 +492,7 @@ class Process:
 
     def _heard(self, caller: Caller, result: Result) -> None:
         world = self.world
-        response = respond(
-            result, caller.correlation_id, world.policy.fresh, if_none_match=None, is_head=False
-        )
+        response = respond(result, caller.correlation_id, world.policy.fresh)
         assert response.status in {200, 404, 502, 503, 504}
         if result.error is not None and result.error.message.startswith("a defect"):
             assert ZeroDivisionError.__name__ in result.error.message, result.error.message

@@ -188,7 +188,7 @@ class Worker:
         began = time.monotonic()
         result = await self._app.get_usage_summary(parse_request_directives(cache_control), correlation_id)
         fresh = self._app.freshness.fresh
-        response = respond(result, correlation_id, fresh, if_none_match=None, is_head=False)
+        response = respond(result, correlation_id, fresh)
         seconds, headers = time.monotonic() - began, response.headers
         age, retry_after = headers.get("Age"), headers.get("Retry-After")
         return Reply(

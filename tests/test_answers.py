@@ -148,7 +148,7 @@ def body(result: Result) -> bytes | None:
 
 def how(result: Result) -> str:
     """Its Cache-Status."""
-    response = respond(result, str(uuid.uuid4()), HOUR, if_none_match=None, is_head=False)
+    response = respond(result, str(uuid.uuid4()), HOUR)
     return response.headers["Cache-Status"].removeprefix("usage-summary; ")
 
 
@@ -330,7 +330,7 @@ def test_only_if_cached_does_not_wait_for_the_fetch_of_another_caller(instances:
 
     cached, was_fetched, plain = asyncio.run(both())
     assert body(plain) == instances.world.document
-    assert respond(cached, str(uuid.uuid4()), HOUR, if_none_match=None, is_head=False).status in {200, 504}
+    assert respond(cached, str(uuid.uuid4()), HOUR).status in {200, 504}
     assert (type(cached.error), was_fetched) == (NotCachedError, False)
 
 
@@ -342,8 +342,23 @@ def test_a_caller_beside_one_who_wants_a_stored_answer_only_gets_a_fetched_one(i
 
     cached, plain = asyncio.run(both())
     assert isinstance(cached.error, NotCachedError)
-    assert (cached.decision, cached.error.message) == (Decision.REFUSE, "nothing usable is stored")
+    assert (cached.decision, cached.error.message) == (
+        Decision.REFUSE,
+        "nothing is stored that the request allows",
+    )
     assert (plain.error, body(plain)) == (None, instances.world.document)
+
+
+def test_only_if_cached_looks_for_a_younger_shared_answer_before_it_is_refused(instances: Instances) -> None:
+    young_enough = RequestDirectives(only_if_cached=True, max_age=10 * SECOND)
+    instances.store(20 * SECOND)
+    app = instances.start()
+    assert isinstance(ask(app, young_enough).error, NotCachedError)  # below the floor as well
+    assert ask(app, ONLY_IF_CACHED).is_plain_hit
+    younger = instances.store(5 * SECOND, NEW)
+    assert ask(app, young_enough).answer == younger
+    assert isinstance(ask(app, replace(young_enough, no_cache=True)).error, NotCachedError)
+    assert not instances.calls()
 
 
 def test_no_cache_is_a_hit_below_the_floor_and_a_fetch_above_it(instances: Instances) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import ModuleType
 
@@ -15,7 +15,7 @@ from shared.app import App
 from shared.client import PartnerCenterClient
 from shared.errors import NotCachedError, UpstreamReply, UsageSummaryError
 from shared.fleet import Fleet
-from shared.freshness import parse_request_directives
+from shared.freshness import NO_DIRECTIVES, RequestDirectives, parse_request_directives
 from shared.guids import is_guid
 from shared.held import Answer
 from shared.problems import PROBLEMS
@@ -48,12 +48,13 @@ class State:
     def is_usable(self) -> bool:
         return self.age not in {None, EXPIRED}
 
-    def statuses(self, *, is_cached_only: bool) -> set[int]:
-        """What the contract allows."""
-        if self.is_usable and (is_cached_only or isinstance(self.reply, UsageSummaryError)):
+    def statuses(self, directives: RequestDirectives) -> set[int]:
+        """What the contract allows without If-Match."""
+        if directives.only_if_cached:
+            others = replace(directives, only_if_cached=False)
+            return {504} if not self.is_usable else {200, 304} if others == NO_DIRECTIVES else {200, 304, 504}
+        if self.is_usable and isinstance(self.reply, UsageSummaryError):
             return {200, 304}
-        if is_cached_only:
-            return {504}
         match self.reply:
             case UsageSummaryError():
                 return {int(PROBLEMS[type(self.reply)].status)}
@@ -72,6 +73,7 @@ HEADERS = st.fixed_dictionaries(
     {},
     optional={
         "cache-control": DIRECTIVES | st.text(max_size=40),
+        "if-match": TAGS,
         "if-none-match": TAGS,
         "ms-correlationid": st.text(max_size=40) | st.uuids().map(str),
         "authorization": st.text(max_size=20),
@@ -138,11 +140,12 @@ def test_the_response_is_one_of_the_contract_and_well_formed(world: World) -> No
 
         response = world.ask(method, headers)
 
-        is_cached_only = parse_request_directives(headers.get("cache-control")).only_if_cached
+        directives = parse_request_directives(headers.get("cache-control"))
         status, body = response.status_code, response.get_body()
-        assert status in state.statuses(is_cached_only=is_cached_only)
+        statuses = state.statuses(directives)
+        assert status in statuses | ({412} if "if-match" in headers and 200 in statuses else set())
         assert status != 304 or "if-none-match" in headers
-        asks_nobody = is_cached_only or state.age == BELOW_THE_FLOOR
+        asks_nobody = directives.only_if_cached or state.age == BELOW_THE_FLOOR
         echoed, sent = response.headers["MS-CorrelationId"], headers.get("ms-correlationid", "").strip()
         assert is_guid(echoed)
         assert (echoed == sent) == is_guid(sent)

@@ -41,7 +41,7 @@ from shared.fleet import Fleet
 from shared.freshness import NO_DIRECTIVES, RequestDirectives
 from shared.held import Answer
 from shared.history import History
-from shared.http import respond
+from shared.http import Conditions, respond
 from shared.outcome import Source
 from shared.record import Record
 from shared.settings import ClientSecret, Settings
@@ -177,7 +177,7 @@ def test_with_wrong_settings_the_app_lives_and_says_each_time_what_is_wrong(
 ) -> None:
     app = App(dict.fromkeys(ALL.split(), value), ManualClock().clock())
     for directives in (NO_DIRECTIVES, NO_CACHE, ONLY_IF_CACHED):
-        response = respond(ask(app, directives), "", app.freshness.fresh, if_none_match="*", is_head=False)
+        response = respond(ask(app, directives), "", app.freshness.fresh, Conditions(if_none_match="*"))
         assert (response.status, json.loads(response.body)["code"]) == (500, "configuration")
     for line in (lines := events(caplog, "configuration.wrong")):
         assert [name for name in named.split() if name not in line["message"]] == []

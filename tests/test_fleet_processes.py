@@ -427,7 +427,7 @@ def test_callers_of_an_upstream_slower_than_the_freshness_period_wait_for_one_ca
 async def get(app: App) -> Response:
     correlation_id = str(uuid.uuid4())
     result = await app.get_usage_summary(NO_DIRECTIVES, correlation_id)
-    return respond(result, correlation_id, app.freshness.fresh, if_none_match=None, is_head=False)
+    return respond(result, correlation_id, app.freshness.fresh)
 
 
 def upstream_calls(world: World) -> int:

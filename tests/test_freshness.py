@@ -1,5 +1,6 @@
 """When a stored answer serves: the table at its boundaries, its rules for all ages, and what callers ask."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -81,8 +82,20 @@ def test_a_number_as_long_as_a_header_is_read_in_no_time(text: str) -> None:
         ("only-if-cached", 0, SERVE),
         ("only-if-cached", 5999, SERVE),
         ("only-if-cached", 6000, REFUSE),
-        ("only-if-cached, no-cache", 5999, SERVE),
-        ("only-if-cached, max-age=0", 6000, REFUSE),
+        ("only-if-cached, no-cache", 0, REFUSE),
+        ("only-if-cached, no-cache", 5999, REFUSE),
+        ("only-if-cached, max-age=10", 10, SERVE),
+        ("only-if-cached, max-age=10", 10.9, SERVE),
+        ("only-if-cached, max-age=10", 11, REFUSE),
+        ("only-if-cached, max-age=9999", 5999, SERVE),
+        ("only-if-cached, max-age=9999", 6000, REFUSE),
+        ("only-if-cached, min-fresh=950", 50, SERVE),
+        ("only-if-cached, min-fresh=951", 50, REFUSE),
+        ("only-if-cached, min-fresh=1", 999, SERVE),
+        ("only-if-cached, min-fresh=1", 1000, REFUSE),
+        ("only-if-cached, max-stale", 5999, SERVE),
+        ("only-if-cached, max-stale=9999", 6000, REFUSE),
+        ("only-if-cached, max-age=x", 5999, SERVE),
         ("no-cache, max-stale", 500, REQUESTED),
         ("no-cache, max-age=500", 400, REQUESTED),
         ("no-store", 500, SERVE),
@@ -95,7 +108,24 @@ def test_the_policy_at_its_boundaries(header: str, age: float, expected: Decisio
 def test_without_a_stored_answer_there_is_a_fetch_or_a_refusal() -> None:
     assert decide(None, NO_DIRECTIVES, POLICY) is Decision.FETCH_MISSING
     assert decide(None, asks("max-stale"), POLICY) is Decision.FETCH_MISSING
+    assert decide(None, asks("only-if-cached"), POLICY) is REFUSE
     assert decide(None, asks("only-if-cached, no-cache"), POLICY) is REFUSE
+
+
+@pytest.mark.parametrize(
+    ("header", "age", "expected"),
+    [
+        ("max-stale=5", 999, SERVE),
+        ("max-stale=5", 1005, SERVE),
+        ("max-stale=5", 1006, REFUSE),
+        ("max-stale=0", 1000, SERVE),
+        ("max-stale=0", 1001, REFUSE),
+    ],
+)
+def test_beside_only_if_cached_a_max_stale_with_a_number_is_a_limit(
+    header: str, age: int, expected: Decision
+) -> None:
+    assert decide(seconds(age), asks(f"only-if-cached, {header}"), POLICY) is expected
 
 
 @pytest.mark.parametrize("age", [100, 999])
@@ -141,7 +171,7 @@ any_directives = st.builds(
 def test_below_the_floor_nobody_fetches_whatever_callers_send(
     age: timedelta, directives: RequestDirectives, stored_for: Freshness
 ) -> None:
-    assume(age < stored_for.min_refresh)
+    assume(age < stored_for.min_refresh and not directives.only_if_cached)
     assert decide(age, directives, stored_for) is SERVE
 
 
@@ -151,6 +181,22 @@ def test_only_if_cached_never_fetches(
 ) -> None:
     assume(directives.only_if_cached)
     assert decide(age, directives, stored_for) in {SERVE, REFUSE}
+
+
+@given(st.timedeltas(ZERO, seconds(10**5)), any_directives, policies)
+def test_only_if_cached_gets_what_all_other_directives_allow_below_the_floor_too(
+    age: timedelta, directives: RequestDirectives, stored_for: Freshness
+) -> None:
+    left, shown = stored_for.fresh - age, timedelta(seconds=age // seconds(1))
+    is_allowed = (
+        not directives.no_cache
+        and (directives.max_age is None or shown <= directives.max_age)
+        and (directives.min_fresh == ZERO or left >= directives.min_fresh)
+        and (directives.max_stale is None or -left <= directives.max_stale)
+    )
+    is_stored = is_usable(age, stored_for) or age < stored_for.min_refresh
+    decision = decide(age, replace(directives, only_if_cached=True), stored_for)
+    assert decision is (SERVE if is_allowed and is_stored else REFUSE)
 
 
 @given(ages, any_directives, policies)
@@ -278,7 +324,7 @@ def test_no_header_makes_an_error_or_a_fetch_below_the_floor(
     header: str, age: timedelta, stored_for: Freshness
 ) -> None:
     decision = decide(age, parse_request_directives(header), stored_for)
-    assert decision is SERVE or age >= stored_for.min_refresh
+    assert decision in {SERVE, REFUSE} or age >= stored_for.min_refresh
 
 
 @st.composite

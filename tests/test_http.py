@@ -26,7 +26,7 @@ from shared.errors import (
 )
 from shared.freshness import Decision
 from shared.held import Answer
-from shared.http import cache_status, is_match, respond
+from shared.http import Conditions, cache_status, is_listed, respond
 from shared.outcome import Source
 from shared.problems import PROBLEMS, Response
 
@@ -64,8 +64,10 @@ def complaints(status: int, headers: Mapping[str, str], body: bytes, *, is_head:
     return [note.summary for note in linter.notes if note.level in {levels.BAD, levels.WARN}]
 
 
-def get(result: Result, if_none_match: str | None = None, *, is_head: bool = False) -> Response:
-    return respond(result, CALLER, HOUR, if_none_match=if_none_match, is_head=is_head)
+def get(
+    result: Result, if_none_match: str | None = None, if_match: str | None = None, *, is_head: bool = False
+) -> Response:
+    return respond(result, CALLER, HOUR, Conditions(if_match, if_none_match), is_head=is_head)
 
 
 def status_of(result: Result) -> str:
@@ -83,7 +85,7 @@ def members(response: Response) -> dict[str, Any]:
     assert problem["type"] == f"urn:usage-summary:problem:{problem['code']}"
     assert problem["status"] == response.status
     assert problem["title"]
-    assert problem["detail"]
+    assert problem["detail"] == problem["description"] != ""
     assert None not in problem.values()
     return problem
 
@@ -126,10 +128,13 @@ def test_max_age_less_age_is_what_is_left(age: timedelta) -> None:
     assert headers["Cache-Status"].endswith(f"; ttl={left}")
 
 
+@pytest.mark.parametrize("if_match", [None, '"other"', "*"])
 @pytest.mark.parametrize("if_none_match", [None, '"other"', "*", ANSWER.etag])
 @pytest.mark.parametrize("result", [served(), served(answer=NO_DATA), failed(NotCachedError(""))])
-def test_a_head_is_a_get_without_a_body(result: Result, if_none_match: str | None) -> None:
-    got, head = get(result, if_none_match), get(result, if_none_match, is_head=True)
+def test_a_head_is_a_get_without_a_body(
+    result: Result, if_none_match: str | None, if_match: str | None
+) -> None:
+    got, head = (get(result, if_none_match, if_match, is_head=is_head) for is_head in (False, True))
     assert (head.status, head.body) == (got.status, b"")
     length = {} if got.status is HTTPStatus.NOT_MODIFIED else {"Content-Length": str(len(got.body))}
     assert head.headers == got.headers | length
@@ -143,20 +148,26 @@ def test_a_304_has_the_headers_of_a_200_but_those_of_the_body(*, is_head: bool) 
     assert response.headers == {name: whole[name] for name in whole.keys() - BODYS_HEADERS}
 
 
+WEAK = "weakly"
+"""Matches in If-None-Match, which compares weakly, and not in If-Match, which compares strongly."""
+
+
 @pytest.mark.parametrize(
-    ("if_none_match", "expected"),
+    ("listed", "expected"),
     [
         ('"tag,1"', True),
-        ('W/"tag,1"', True),
+        ('W/"tag,1"', WEAK),
+        ('W/"tag,1", "tag,1"', True),
+        ('"tag,1", W/"tag,1"', True),
+        ('w/"tag,1"', False),
         ("*", True),
         (" * ", True),
         ('"a", "tag,1", "b"', True),
-        ('"a",W/"tag,1"', True),
+        ('"a",W/"tag,1"', WEAK),
         ('"a,b" ,\t"tag,1"', True),
         (', "tag,1",,', True),
         ('"", "tag,1"', True),
         ('"ærø", "tag,1"', True),
-        (None, False),
         ("", False),
         ('""', False),
         ("tag,1", False),
@@ -174,8 +185,9 @@ def test_a_304_has_the_headers_of_a_200_but_those_of_the_body(*, is_head: bool) 
         ('"tag", "1"', False),
     ],
 )
-def test_if_none_match_is_a_list_of_entity_tags(if_none_match: str | None, *, expected: bool) -> None:
-    assert is_match(if_none_match, '"tag,1"') is expected
+def test_a_condition_is_a_list_of_entity_tags(listed: str, expected: bool | str) -> None:  # noqa: FBT001
+    assert is_listed('"tag,1"', listed, is_weak_enough=True) is bool(expected)
+    assert is_listed('"tag,1"', listed, is_weak_enough=False) is (expected is True)
 
 
 tags = st.text(st.characters(min_codepoint=0x23, max_codepoint=0x7E), max_size=9).map('"{}"'.format)
@@ -185,13 +197,52 @@ tags = st.text(st.characters(min_codepoint=0x23, max_codepoint=0x7E), max_size=9
 def test_an_entity_tag_matches_only_where_it_is_listed(
     listed: list[str], tag: str, comma: str, weak: str
 ) -> None:
-    assert is_match(comma.join(weak + each for each in listed), tag) is (tag in listed)
-    assert is_match(comma.join(weak + each for each in [*listed, tag]), tag)
+    without, last = (comma.join(weak + each for each in tags) for tags in (listed, [*listed, tag]))
+    assert is_listed(tag, without, is_weak_enough=True) is (tag in listed)
+    assert is_listed(tag, without, is_weak_enough=False) is (tag in listed and not weak)
+    assert is_listed(tag, last, is_weak_enough=True)
+    assert is_listed(tag, last, is_weak_enough=False) is not bool(weak)
 
 
-@given(st.text(max_size=60))
-def test_no_if_none_match_makes_an_error(if_none_match: str) -> None:
-    assert get(served(), if_none_match).status in {HTTPStatus.OK, HTTPStatus.NOT_MODIFIED}
+@given(st.text(max_size=60), st.none() | st.text(max_size=60))
+def test_no_condition_makes_an_error(if_none_match: str, if_match: str | None) -> None:
+    expected = {200, 304} if if_match is None else {200, 304, 412}
+    assert get(served(), if_none_match, if_match).status in expected
+
+
+@pytest.mark.parametrize(
+    ("if_match", "if_none_match", "status"),
+    [
+        (ANSWER.etag, None, 200),
+        ("*", None, 200),
+        (f'"other", {ANSWER.etag}', '"other"', 200),
+        (ANSWER.etag, ANSWER.etag, 304),
+        ("*", "*", 304),
+        ('"other"', None, 412),
+        (f"W/{ANSWER.etag}", None, 412),
+        (ANSWER.etag.strip('"'), None, 412),
+        (f"{ANSWER.etag} x", None, 412),
+        ("", None, 412),
+        ('"other"', ANSWER.etag, 412),
+        ('"other"', "*", 412),
+    ],
+)
+def test_if_match_comes_before_if_none_match(if_match: str, if_none_match: str | None, status: int) -> None:
+    assert get(served(), if_none_match, if_match).status == status
+
+
+@pytest.mark.parametrize("result", [served(seconds(5000)), Result(Decision.FETCH_STALE, answer=ANSWER)])
+def test_a_failed_precondition_is_a_problem_and_tells_of_no_answer(result: Result) -> None:
+    response = get(result, if_match='"other"')
+    problem = members(response)
+    assert (response.status, problem["code"]) == (412, "precondition-failed")
+    assert problem.keys() == PLAIN_MEMBERS
+    assert response.headers == PLAIN_HEADERS
+
+
+@pytest.mark.parametrize("result", [served(answer=NO_DATA), failed(NotCachedError(""))])
+def test_a_problem_stays_itself_whatever_the_preconditions(result: Result) -> None:
+    assert get(result, "*", '"other"') == get(result)
 
 
 UNAVAILABLE = UpstreamUnavailableError("", reply=UpstreamReply(503))
@@ -252,6 +303,15 @@ def test_a_fresh_answer_is_not_called_stale_when_the_fetch_that_a_caller_wanted_
     assert "fwd=stale" not in status_of(result)
 
 
+PLAIN_MEMBERS = {"type", "title", "status", "detail", "code", "description", "correlationId"}
+PLAIN_HEADERS = {
+    "Content-Type": "application/problem+json",
+    "Cache-Control": "no-store",
+    "MS-CorrelationId": CALLER,
+    "X-Content-Type-Options": "nosniff",
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "status", "code"),
     [
@@ -268,14 +328,9 @@ def test_an_error_is_its_problem(kind: type[UsageSummaryError], status: int, cod
     response = get(failed(kind(CANARY)), "*")
     problem = members(response)
     assert (response.status, problem["code"]) == (status, code)
-    assert problem.keys() == {"type", "title", "status", "detail", "code", "correlationId"}
+    assert problem.keys() == PLAIN_MEMBERS
     assert response.headers.pop("Retry-After", "1") == "1"
-    assert response.headers == {
-        "Content-Type": "application/problem+json",
-        "Cache-Control": "no-store",
-        "MS-CorrelationId": CALLER,
-        "X-Content-Type-Options": "nosniff",
-    }
+    assert response.headers == PLAIN_HEADERS
     assert CANARY not in f"{response.body!r} {response.headers}"
 
 
@@ -312,7 +367,7 @@ def test_where_waiting_helps_retry_after_is_whole_seconds(
 
 
 @pytest.mark.parametrize("is_head", [False, True])
-@pytest.mark.parametrize("if_none_match", [None, ANSWER.etag])
+@pytest.mark.parametrize(("if_none_match", "if_match"), [(None, None), (ANSWER.etag, None), (None, '"x"')])
 @pytest.mark.parametrize(
     "result",
     [
@@ -322,8 +377,8 @@ def test_where_waiting_helps_retry_after_is_whole_seconds(
     ],
 )
 def test_a_linter_has_nothing_to_say_about_any_response(
-    result: Result, if_none_match: str | None, *, is_head: bool
+    result: Result, if_none_match: str | None, if_match: str | None, *, is_head: bool
 ) -> None:
-    response = get(result, if_none_match, is_head=is_head)
+    response = get(result, if_none_match, if_match, is_head=is_head)
     headers = {"Date": format_datetime(FETCHED_AT, usegmt=True)} | response.headers  # as the host does
     assert complaints(response.status, headers, response.body, is_head=is_head) == []

@@ -2,17 +2,19 @@
 
 import asyncio
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from copy import deepcopy
 from datetime import timedelta
 from decimal import Decimal
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from threading import Thread
 from time import monotonic
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import azure.functions as func
 import hypothesis
@@ -25,14 +27,14 @@ from schemathesis import Case, GenerationMode
 
 import shared.app
 from dev.children import child
-from dev.simulator import Simulator
+from dev.simulator import Service, Simulator
 from shared.app import App
 from shared.guids import is_guid
-from shared.problems import PROBLEMS
+from shared.problems import NO_USAGE_DATA, PRECONDITION_FAILED, PROBLEMS
 from tests.conftest import ManualClock
 from tests.faults import TABLE
 from tests.faults.acts import scenarios_of
-from tests.test_functions import load
+from tests.test_functions import SDK_REQUEST, load
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "openapi.yaml"
@@ -41,7 +43,8 @@ PATH = "/v1/usagesummary"
 type Fuzz = Callable[[str, int], None]
 """So many requests to the app in a state of STATES."""
 
-CODES = {"no-usage-data": 404} | {problem.code: int(problem.status) for problem in PROBLEMS.values()}
+ALL_PROBLEMS = NO_USAGE_DATA, PRECONDITION_FAILED, *PROBLEMS.values()
+CODES = {problem.code: int(problem.status) for problem in ALL_PROBLEMS}
 
 
 class Exact(yaml.SafeLoader):  # type: ignore[misc]  # it ships no types
@@ -55,6 +58,9 @@ RESPONSES: dict[str, Any] = {
     status: RAW["components"]["responses"][reference["$ref"].rpartition("/")[2]]
     for status, reference in RAW["paths"][PATH]["get"]["responses"].items()
 }
+PRIMARY = "x-ms-primary-error-message"
+"""Marks the member of which Kiota makes its exception's message."""
+
 EXAMPLES: dict[str, Any] = {
     name: example["value"]
     for response in RESPONSES.values()
@@ -96,6 +102,18 @@ def test_the_document_has_every_problem_and_no_other() -> None:
         assert set(response.get("content", {})) == (set() if status in {"304", "401"} else types)
 
 
+def test_generated_clients_keep_every_digit_and_have_a_message_and_a_type_for_everything() -> None:
+    schemas = RAW["components"]["schemas"]
+    amounts = [schemas["PartnerUsageSummary"]["properties"][name] for name in ("totalCost", "usdTotalCost")]
+
+    assert [amount["format"] for amount in amounts] == ["decimal"] * 2  # a double without it
+    assert {name for name, member in schemas["Problem"]["properties"].items() if PRIMARY in member} == {
+        "detail"
+    }
+    for schema in mappings(RAW):
+        assert "type" in schema or not {"const", "enum"} & schema.keys()
+
+
 def test_the_document_says_which_problems_waiting_helps_against() -> None:
     headers = RAW["components"]["headers"]
     for status, response in RESPONSES.items():
@@ -109,6 +127,7 @@ def test_the_document_says_which_problems_waiting_helps_against() -> None:
 ANSWERED = [
     ("usage-summary", "healthy", {}),
     ("no-usage-data", "no-usage-data", {}),
+    ("precondition-failed", "healthy", {"if-match": '"other"'}),
     ("configuration", "secret-expired", {}),
     ("consent-required", "mfa-missing", {}),
     ("upstream-refused", "forbidden", {}),
@@ -152,6 +171,14 @@ def test_every_example_is_one_that_is_looked_at() -> None:
     assert set(EXAMPLES) == {name for name, _, _ in ANSWERED} == {"usage-summary", *CODES}
 
 
+def mappings(node: object) -> Iterator[Mapping[str, Any]]:
+    """All mappings of a document."""
+    if isinstance(node, Mapping):
+        yield node
+    for child_node in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+        yield from mappings(child_node)
+
+
 def without_ids(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in IDS}
 
@@ -177,18 +204,21 @@ PROBLEMS_OF = {
     for scenario in scenarios_of(case.begin)
     if case.effect.nothing.code
 }
+SERVED = {200, 304, 412, 504}
+"""By the request's conditions and directives."""
+
 STATES = {
-    "warm": State("healthy", {200, 304}, is_stored=True, settings={"USAGE_CACHE_MIN_REFRESH_SECONDS": "1"}),
+    "warm": State("healthy", SERVED, is_stored=True, settings={"USAGE_CACHE_MIN_REFRESH_SECONDS": "1"}),
     "empty-every-second": State(
-        "healthy", {200, 304, 504}, settings=BRIEF | {"USAGE_CACHE_STALE_IF_ERROR_SECONDS": "0"}
+        "healthy", SERVED, settings=BRIEF | {"USAGE_CACHE_STALE_IF_ERROR_SECONDS": "0"}
     ),
     "stale-every-second": State(
         "healthy",
-        {200, 304},
+        SERVED,
         is_stored=True,
         settings=BRIEF | {"USAGE_CACHE_STALE_WHILE_REVALIDATE_SECONDS": "3600"},
     ),
-    "stale": State("throttled", {200, 304}, is_stored=True, settings=BRIEF),
+    "stale": State("throttled", SERVED, is_stored=True, settings=BRIEF),
     **{scenario: State(scenario, {status, 504}) for scenario, status in PROBLEMS_OF.items()},
 }
 
@@ -246,10 +276,9 @@ def schema_for(state: State) -> schemathesis.BaseSchema:
     """The document, made narrower: a problem has no member but those listed."""
     raw = deepcopy(dict(schemathesis.openapi.from_path(DOCUMENT).raw_schema))
     raw["components"]["schemas"]["Problem"]["additionalProperties"] = False
-    expected = {"not_a_server_error": {"expected-statuses": sorted(state.statuses)}}
-    return schemathesis.openapi.from_dict(
-        raw, config=schemathesis.Config.from_dict({"checks": CHECKS | expected})
-    )
+    expected = {"expected-statuses": sorted(state.statuses)}
+    checks = CHECKS | dict.fromkeys(("not_a_server_error", "positive_data_acceptance"), expected)
+    return schemathesis.openapi.from_dict(raw, config=schemathesis.Config.from_dict({"checks": checks}))
 
 
 def ask_for_anything(state: State, url: str, requests_sent: int) -> None:
@@ -285,6 +314,30 @@ def fuzzed(simulator: Simulator, environ: dict[str, str]) -> Fuzz:
         assert simulator.world.complaints == []
 
     return fuzz
+
+
+def test_microsofts_net_sdk_gets_the_document_at_the_path_that_it_asks_for(
+    simulator: Simulator, environ: dict[str, str]
+) -> None:
+    request = SDK_REQUEST.read_bytes()
+
+    with running(environ) as url:
+        address = urlsplit(url)
+        with socket.create_connection((address.hostname, address.port), timeout=70) as connection:
+            connection.sendall(request)
+            with closing(HTTPResponse(connection)) as response:
+                response.begin()
+                status, headers, body = response.status, response.headers, response.read()
+
+    assert request.startswith(f"GET {PATH} HTTP/1.1\r\n".encode())
+    assert (status, body) == (200, simulator.world.document)
+    assert headers["Cache-Status"] == "usage-summary; fwd=uri-miss; fwd-status=200; stored"
+    [call] = [each for each in simulator.world.exchanges if each.service is Service.PARTNER_CENTER]
+    assert call.headers["ms-correlationid"] == headers["MS-CorrelationId"]
+    assert headers["MS-CorrelationId"].encode() in request
+    assert (
+        not {"x-locale", "ms-partnercenter-client", "ms-sdkversion", "x-functions-key"} & call.headers.keys()
+    )
 
 
 @pytest.mark.parametrize(

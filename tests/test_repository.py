@@ -15,7 +15,7 @@ import shared
 from dev import audit
 from shared import errors
 from shared.configuration import read_settings
-from shared.problems import PROBLEMS
+from shared.problems import NO_USAGE_DATA, PRECONDITION_FAILED, PROBLEMS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,8 +94,8 @@ def test_the_sample_needs_nothing_but_what_a_person_must_fill_in() -> None:
 def test_the_readme_tells_of_every_problem() -> None:
     rows = re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \|", README, re.MULTILINE)
 
-    expected = {(str(int(problem.status)), problem.code) for problem in PROBLEMS.values()}
-    assert set(rows) == expected | {("404", "no-usage-data")}
+    every = NO_USAGE_DATA, PRECONDITION_FAILED, *PROBLEMS.values()
+    assert set(rows) == {(str(int(problem.status)), problem.code) for problem in every}
 
 
 def test_the_readme_is_short() -> None:

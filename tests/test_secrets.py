@@ -62,7 +62,7 @@ def test_nothing_secret_is_ever_said(
     said: list[str] = [repr(app), repr(vars(app)), repr(read_settings(environ))]
 
     result = asyncio.run(app.get_usage_summary(NO_DIRECTIVES, "a-correlation-id"))
-    response = respond(result, "a-correlation-id", app.freshness.fresh, if_none_match=None, is_head=False)
+    response = respond(result, "a-correlation-id", app.freshness.fresh)
     said += [repr(result), str(response.headers), response.body.decode()]
     try:
         app.take_snapshot()

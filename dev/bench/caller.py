@@ -104,7 +104,7 @@ async def ask_ours(app: App) -> None:
     """One request of a caller to this app, up to its response."""
     correlation_id = str(uuid.uuid4())
     result = await app.get_usage_summary(NO_DIRECTIVES, correlation_id)
-    response = respond(result, correlation_id, app.freshness.fresh, if_none_match=None, is_head=False)
+    response = respond(result, correlation_id, app.freshness.fresh)
     if response.status != requests.codes.ok:
         raise RuntimeError(response.body)
 

@@ -247,4 +247,4 @@ async def get(app: App, directives: RequestDirectives = NO_DIRECTIVES) -> Respon
     """What a caller gets."""
     correlation_id = str(uuid.uuid4())
     result = await app.get_usage_summary(directives, correlation_id)
-    return respond(result, correlation_id, app.freshness.fresh, if_none_match=None, is_head=False)
+    return respond(result, correlation_id, app.freshness.fresh)
