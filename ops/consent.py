@@ -39,7 +39,7 @@ def consent(report: Report, *, port: int, browser: bool) -> None:
         answer = redirect.wait(_TIME_TO_SIGN_IN, paste=not browser)
     try:
         if "error" in answer:
-            refused = refusal(answer)
+            refused = refusal(answer, settings.client_authentication)
             raise ConsentRequiredError(refused.message, hint=refused.hint)
         with session_for(PATIENCE, settings.ca_bundle) as session:
             tokens = Entra(settings, session).finish_sign_in(flow, answer)

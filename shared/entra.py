@@ -83,7 +83,7 @@ class Entra:
         with translated("Entra"):
             result = ask(self._application())
             if "error" in result:
-                raise refusal(result)
+                raise refusal(result, self._settings.client_authentication)
             newer, refresh_on = result.get("refresh_token"), result.get("refresh_on")
             return Tokens(
                 _text(result["access_token"]),
@@ -134,10 +134,10 @@ class _EntraHttp:
         except ValueError:
             answer = None
         if method == "GET" and status >= 400:  # noqa: PLR2004  # HTTP's
-            said = f": {refusal(answer).message}" if isinstance(answer, dict) else ""
+            said = f": {refusal(answer, None).message}" if isinstance(answer, dict) else ""
             raise ConfigurationError(
                 f"the authority does not know PARTNER_CENTER_TENANT_ID ({status}){said}",
-                hint=hint(*codes_of(answer), "AADSTS90002"),
+                hint=hint(*reversed(codes_of(answer)), "AADSTS90002"),
             )
         if not isinstance(answer, dict):
             raise UpstreamUnavailableError(f"Entra answered {status} with something that is no JSON object")

@@ -17,8 +17,9 @@ _EXEMPT = (
     "a Flex Consumption app has no outbound address of its own to admit."
 )
 
-# Numbers are those of AADSTS, words are OAuth's `error`. Microsoft's page lacks 500113, 650053, 700007,
-# 70021, 700211, 700212, 700213, 700024 and 900023: their texts are those that people quote in public.
+# Numbers are those of AADSTS, words are OAuth's `error`. Microsoft's page lacks 500113, 650053, 700007 and
+# 900023: their texts are those that people quote in public. Those that refuse the app's own secret,
+# certificate or federated credential are in `refusals`.
 _ENTRA = {
     "50074, 50076, 50158": _WITH_MFA,
     "50072, 50079, 53004, 530035": (
@@ -76,27 +77,10 @@ _ENTRA = {
     "16000, 50014, 50020, 50034, 50177, 50178, 51004, 90072": (
         "Run python3 -m ops consent with an account of the partner's own tenant, not with a guest."
     ),
-    "70021": (
-        "Add a federated credential for the managed identity to the app registration, "
-        "or wait a few minutes if it is new."
-    ),
-    "700211": "Correct the federated credential's issuer to the authority of the identity's tenant.",
-    "700212": "Correct the federated credential's audience to api://AzureADTokenExchange or its cloud's own.",
-    "700213": "Correct the federated credential's subject to the identity's object id, not its client id.",
-    "700024": "Correct the machine's clock and try again, since the client assertion is out of its time.",
-    "50012, 50027, 700027, 700030": (
-        "Upload the certificate of PARTNER_CENTER_CLIENT_CERTIFICATE_PATH to the app registration, "
-        "and renew it if it has expired."
-    ),
-    "70002, 7000215": (
-        "Use the client secret's value, not its id, in PARTNER_CENTER_CLIENT_SECRET, or create a new one."
-    ),
-    "7000222": "Replace the expired client secret, and set PARTNER_CENTER_CLIENT_SECRET to the new value.",
     "7000218": (
         "Set one of PARTNER_CENTER_CLIENT_SECRET, PARTNER_CENTER_CLIENT_CERTIFICATE_PATH "
         "and PARTNER_CENTER_CLIENT_MANAGED_IDENTITY."
     ),
-    "invalid_client": "Check the app's secret, certificate or federated credential, which Entra refuses.",
     "50057, 500341": f"Enable the service account in Entra, then {_ANEW}.",
     "50053": "Unlock the service account, or sign in from another address if its sign-in log says so.",
     "50055, 50142, 50144": f"Give the service account a new password, then {_ANEW} and sign in with it.",
