@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from azure.core.credentials import AccessToken
@@ -237,6 +238,26 @@ def test_digits_are_the_same_everywhere_and_personal_data_reaches_callers_only(p
     for text in digits.values():
         assert f",{text},".encode() in record["usagesummary.csv"]
     assert not [name for name, content in record.items() if b"nordlys.example" in content]
+
+
+@pytest.mark.parametrize(
+    ("file", "columns"),
+    [
+        ("summary-old-period.json", ["2016-02-06", "2016-03-05", "0.0", "", "en-US"]),
+        ("summary-credit.json", ["2026-10-28", "2026-11-27", "-12.1100000000000000003", "", "fr-FR"]),
+    ],
+)
+def test_a_period_that_is_over_and_a_credit_are_served_and_recorded_as_they_are(
+    place: Place, file: str, columns: list[str]
+) -> None:
+    document = (Path(__file__).parent / "field" / "partner-center" / file).read_bytes()
+    place.world.document = document
+    app = place.start()
+    assert app.take_snapshot()["outcome"] == "taken"
+    assert body(ask(app)) == document
+    record = {name: content for name, (_, content) in place.blobs().items()}
+    assert json.loads(record[first_of_today()])["usageSummary"] == json.loads(document)
+    assert record["usagesummary.csv"].decode().splitlines()[1].split(",")[2:7] == columns
 
 
 def test_a_run_says_in_one_line_what_came_of_it_and_returns_the_same(

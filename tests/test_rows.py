@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -87,6 +88,20 @@ def test_a_number_keeps_its_digits_all_the_way(number: str) -> None:
     assert f'"totalCost":{number},'.encode() in rows.ndjson([one])
     assert same(rows.parse_ndjson(rows.ndjson([one])), [one])
     assert [in_csv([one])[0][column] for column in ("totalCost", "customersOverBudget")] == [number] * 2
+
+
+def test_a_credit_is_a_line_of_csv_with_each_character_that_came() -> None:
+    """A spreadsheet takes the name for a formula; a CSV is for programs, so no cell changes for its sake."""
+    body = (Path(__file__).parent / "field" / "partner-center" / "summary-credit.json").read_bytes()
+    one = rows.row_of(name_of(FIRST), taken(body=body))
+    assert rows.csv_text([one]).decode().splitlines()[1] == (
+        "2026-11-21,2026-11-21T00:05:02Z,2026-10-28,2026-11-27,-12.1100000000000000003,,fr-FR,0,0,11,"
+        "2026-11-08T23:04:41.1930000+00:00,5b0c4c8e-7a0d-4a44-9f2e-0d8b5a1f7a10,=1+1 Société Été 東京,1,"
+        f"{FIRST}"
+    )
+    line = rows.ndjson([one]).decode()
+    assert '"totalCost":-12.1100000000000000003,' in line
+    assert '"resourceName":"=1+1 Société Été 東京",' in line
 
 
 def test_a_row_is_the_same_digit_by_digit_and_is_not_one_that_is_not_there() -> None:
