@@ -108,7 +108,9 @@ class AppUserCredential:
         try:
             return flight.result(time_allowed.total_seconds())
         except TimeoutError:
-            raise UpstreamTimeoutError("the sign-in did not end in time") from None
+            raise UpstreamTimeoutError(
+                "the sign-in did not end in time", asked=False
+            ) from None  # another asked
         except UpstreamTimeoutError:  # whoever asked had less time
             left = time_allowed - timedelta(seconds=self._clock.monotonic() - began)
             if left < _LEAST_TIME:

@@ -5,6 +5,7 @@ GET {base}/v1/usagesummary. Sources: learn.microsoft.com/partner-center/develope
 """
 
 import logging
+import math
 import uuid
 from datetime import timedelta
 from http import HTTPStatus
@@ -22,7 +23,7 @@ from shared.errors import (
     UsageSummaryError,
 )
 from shared.events import log_failure
-from shared.replies import NO_MFA, Fetched, Response, read_reply, reply_of
+from shared.replies import NO_MFA, Fetched, Response, broke_off, read_reply, reply_of
 from shared.settings import PartnerCenterSettings
 from shared.usage_summary import SIZE_LIMIT
 
@@ -69,6 +70,7 @@ class PartnerCenterClient:
         self._ca_bundle = settings.ca_bundle
         self._credential = credential
         self._clock = clock
+        self._token: str | None = None  # the last attempt's
         self._more_headers = {"ValidateMfa": "true"} if validate_mfa else {}
 
     def get_usage_summary(self, correlation_id: str, time_allowed: timedelta) -> Fetched:
@@ -78,13 +80,16 @@ class PartnerCenterClient:
         ConsentRequiredError for a token without MFA, and whatever the credential raises.
         """
         ends = self._clock.monotonic() + time_allowed.total_seconds()
-        request_id, attempt, renewed = str(uuid.uuid4()), 1, False
+        request_id, attempt, renewed, asked = str(uuid.uuid4()), 1, False, False
         while True:
-            response = None
+            response, sent = None, None
             try:
-                token = self._credential.get_token(self._scope, time_allowed=self._left(ends)).token
-                sent = self._clock.monotonic()
-                response = self._exchange(token, request_id, correlation_id, self._left(ends))
+                left = _time_for_an_attempt(ends - self._clock.monotonic())
+                token = self._sign_in(left, attempt, correlation_id)
+                asked, self._token = asked or token != self._token, token  # a new one: Entra was asked
+                now = self._clock.monotonic()
+                left, sent = _time_for_an_attempt(ends - now), now
+                response = self._exchange(token, request_id, correlation_id, left)
                 reply = reply_of(response, request_id)
                 without_mfa = reply.code in NO_MFA
                 if reply.status == HTTPStatus.UNAUTHORIZED:
@@ -93,16 +98,18 @@ class PartnerCenterClient:
                     self._credential.forget(token, consent=True, older_than=_FORBIDDEN_TOKEN_KEPT)
                 if renewed or without_mfa or reply.status != HTTPStatus.UNAUTHORIZED:
                     return read_reply(response, reply, correlation_id, sent)
-                renewed, wait = True, 0.0
+                renewed, asked, wait = True, True, 0.0
             except (UpstreamInvalidError, UpstreamUnavailableError, UpstreamTimeoutError) as error:
-                wait = _wait(attempt, error)
+                wait = _wait(attempt, error, response)
                 last = (
                     attempt == _ATTEMPTS or wait > _LONGEST_WAIT or self._clock.monotonic() + wait + 1 > ends
                 )
-                _log_failure(error, response, attempt, request_id, correlation_id)
+                if sent is not None:
+                    _log_failure(error, response, attempt, request_id, correlation_id)
                 if last:
+                    error.asked = asked or error.asked
                     raise
-                attempt += 1
+                attempt, asked = attempt + 1, asked or error.asked
             # MS-RequestId makes a call idempotent: the same after a time-out, a new one after any response.
             request_id = request_id if response is None else str(uuid.uuid4())
             self._clock.sleep(wait)
@@ -111,11 +118,13 @@ class PartnerCenterClient:
         """Do what can wait until callers have their answer: write the refresh token back if that is due."""
         self._credential.write_back()
 
-    def _left(self, ends: float) -> timedelta:
-        left = ends - self._clock.monotonic()
-        if left <= 0:
-            raise UpstreamTimeoutError("no time was left to ask Partner Center")
-        return min(ATTEMPT_TIME, timedelta(seconds=left))
+    def _sign_in(self, time_allowed: timedelta, attempt: int, correlation_id: str) -> str:
+        try:
+            return self._credential.get_token(self._scope, time_allowed=time_allowed).token
+        except (UpstreamUnavailableError, UpstreamTimeoutError) as error:
+            values = {"attempt": attempt, "correlationId": correlation_id}
+            log_failure(_log, logging.WARNING, "sign_in.failed", error, **values)
+            raise
 
     def _exchange(
         self, token: str, request_id: str, correlation_id: str, time_allowed: timedelta
@@ -143,19 +152,30 @@ class PartnerCenterClient:
                 timeout=(CONNECT_TIMEOUT, None),  # the session's own deadline ends it
             ) as response,
         ):
-            body, is_whole = bytearray(), True
+            has_length = response.raw.chunked or response.raw.length_remaining is not None
+            body, is_whole = bytearray(), has_length or None
             try:
                 for chunk in response.iter_content(_CHUNK):
                     body += chunk
                     if len(body) > SIZE_LIMIT + _CHUNK:
                         break
+            except requests.exceptions.ContentDecodingError:
+                body.clear()  # a cut damages no gzip: it was sent like this, and is no document
             except requests.RequestException:
                 is_whole = False
             return Response(response.status_code, response.headers, bytes(body), is_whole)
 
 
-def _wait(attempt: int, error: UsageSummaryError) -> float:
+def _time_for_an_attempt(left: float) -> timedelta:
+    if left <= 0:
+        raise UpstreamTimeoutError("no time was left to ask Partner Center", asked=False)
+    return min(ATTEMPT_TIME, timedelta(seconds=left))
+
+
+def _wait(attempt: int, error: UsageSummaryError, response: Response | None) -> float:
     """Seconds until the next attempt: what the upstream asks for, else doubling, with jitter."""
+    if isinstance(error, UpstreamInvalidError) and response is not None and not broke_off(response):
+        return math.inf  # a whole answer that is no document would come again
     doubled = _FIRST_WAIT * 2.0 ** (attempt - 1)
     asked = error.retry_after.total_seconds() if error.retry_after else 0.0
     return max(uniform(doubled / 2, doubled), asked)  # noqa: S311  # jitter
@@ -171,7 +191,7 @@ def _log_failure(
         "upstream.attempt_failed",
         error,
         attempt=attempt,
-        requestId=request_id,
+        requestId=request_id if error.asked else None,  # without a thread it was never sent
         correlationId=correlation_id,
         # what Microsoft's support asks for
         msCv=headers.get("MS-CV"),

@@ -61,7 +61,7 @@ class Consent:
         vault refuses the app, UpstreamUnavailableError and UpstreamTimeoutError when either does not answer.
         """
         if not self._lock.acquire(timeout=time_allowed.total_seconds()):
-            raise UpstreamTimeoutError("the vault did not answer in time")
+            raise UpstreamTimeoutError("the vault did not answer in time", asked=False)  # another asked
         try:
             with session_for(time_allowed, self._settings.ca_bundle) as session:
                 kept = self._newest

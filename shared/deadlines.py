@@ -62,7 +62,7 @@ def session_for(duration: timedelta, ca_bundle: str | None) -> Iterator[requests
     try:
         timer.start()
     except RuntimeError:  # no thread to be had
-        raise UpstreamUnavailableError("this process can start no thread") from None
+        raise UpstreamUnavailableError("this process can start no thread", asked=False) from None
     try:
         with _Session() as session:
             session.mount("https://", adapter)

@@ -46,12 +46,15 @@ class UsageSummaryError(Exception):
         reply: UpstreamReply | None = None,
         retry_after: timedelta | None = None,
         hint: str | None = None,
+        asked: bool = True,
     ) -> None:
+        """`asked` is False when no call was made: then no service needs a rest."""
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.reply = reply
         self.retry_after = retry_after
+        self.asked = asked
 
 
 class OperatorError(UsageSummaryError):

@@ -42,9 +42,9 @@ class Fleet:
         etag = self._put(shared.answer, claim_of(owner, shared), shared.etag)
         return None if etag is None else replace(shared, etag=etag)
 
-    def release(self, claim: Shared) -> None:
-        """Give the claim back, with which nothing was done."""
-        self._put(claim.answer, {}, claim.etag)
+    def release(self, claim: Shared) -> bool:
+        """Give the claim back, with which nothing was done; False when it was lost meanwhile."""
+        return self._put(claim.answer, {}, claim.etag) is not None
 
     def back_off(self, claim: Shared, error: UsageSummaryError, until: float) -> bool:
         """Give the claim back, and tell all instances to keep away until a monotonic second, and why.
@@ -67,6 +67,6 @@ class Fleet:
         except BlobConflictError:
             # The write may have succeeded, its response been lost, and its repetition refused.
             found = self._container.read(self._name).blob
-            if found is None or not metadata.items() <= found.metadata.items():
+            if found is None or found.content != body or not metadata.items() <= found.metadata.items():
                 return None
             return found.etag

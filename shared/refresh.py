@@ -164,10 +164,10 @@ class Refresh:
         return Outcome(Source.FETCHED, decision=decision)
 
     def _give_up(self, error: UsageSummaryError, claim: Shared | None) -> Outcome:
-        """Keep away for a while, in all instances where storage takes part."""
+        """Keep away for a while, in all instances where storage takes part, if anybody was asked."""
         rest = uniform(*(_OPERATORS_REST if isinstance(error, OperatorError) else _REST))  # noqa: S311  # jitter
         wait = max(timedelta(seconds=rest), error.retry_after or timedelta())
-        until = self._known.keep_away(wait, error)
+        until = self._known.keep_away(wait, error) if error.asked else None
         reply = error.reply
         log_failure(
             _log,
@@ -177,11 +177,14 @@ class Refresh:
             upstreamStatus=reply and reply.status,
             upstreamCode=reply and reply.code,
             requestId=reply and reply.request_id,
-            nextAttemptInSeconds=wait,
+            nextAttemptInSeconds=wait if error.asked else None,
         )
-        if claim is not None and not self._share(lambda: self._fleet.back_off(claim, error, until)):
+        if claim is not None and not self._share(lambda: self._give_back(claim, error, until)):
             self.look()
-        return Outcome(Source.FETCHED, error)
+        return Outcome(Source.FETCHED if error.asked else Source.STORED, error)
+
+    def _give_back(self, claim: Shared, error: UsageSummaryError, until: float | None) -> bool:
+        return self._fleet.release(claim) if until is None else self._fleet.back_off(claim, error, until)
 
     def _share(self, write: Callable[[], bool]) -> bool:
         """Whether a write met the claim that it is for; one that failed is said and no more."""

@@ -5,8 +5,10 @@ Source: learn.microsoft.com/partner-center/developer/error-codes.
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from http import HTTPStatus
 
 from shared.deadlines import retry_after
@@ -19,23 +21,27 @@ from shared.errors import (
 )
 from shared.guids import is_guid
 from shared.hints import hint
-from shared.usage_summary import read_usage_summary
+from shared.usage_summary import SIZE_LIMIT, parse, read_usage_summary
 
 NO_MFA = {"900421", "10001"}
 """Codes of a token that comes of a sign-in without MFA."""
 
 _NO_USAGE_DATA = "3000"
 _ERROR_BODY_LIMIT = 64 * 1024
+_THROTTLED = timedelta(minutes=1)  # after a 429 that names no time: Partner Center counts by the minute
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer: its status, its headers, and its body, as much of it as came."""
+    """An answer: its status, its headers, and its body, as much of it as came.
+
+    `is_whole` is None when the answer has no length: the end of the connection is its only end.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
-    is_whole: bool
+    is_whole: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ def _read(response: Response, reply: UpstreamReply) -> tuple[bytes, UpstreamRepl
     status, code = reply.status, reply.code
     said = f"Partner Center answered {status}" + (f" with code {code}" if code else "")
     if 200 <= status < 300:  # noqa: PLR2004  # HTTP's
-        if not response.is_whole:
+        if response.is_whole is False:
             raise UpstreamInvalidError("the answer broke off", reply=reply)
         try:
             return read_usage_summary(response.body).body, None
@@ -87,8 +93,24 @@ def _read(response: Response, reply: UpstreamReply) -> tuple[bytes, UpstreamRepl
     if status == 401 and code in NO_MFA:  # noqa: PLR2004  # HTTP's
         raise ConsentRequiredError(f"{said}: the consent was given without MFA", reply=reply, hint=hint(code))
     if status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:  # noqa: PLR2004  # HTTP's
-        raise UpstreamUnavailableError(said, reply=reply, retry_after=retry_after(response.headers))
+        wait = retry_after(response.headers)
+        if wait is None and status == HTTPStatus.TOO_MANY_REQUESTS:
+            wait = _THROTTLED
+        raise UpstreamUnavailableError(said, reply=reply, retry_after=wait)
     raise UpstreamRefusedError(said, reply=reply, hint=hint(code, f"HTTP {status}"))
+
+
+def broke_off(response: Response) -> bool:
+    """Whether an answer broke off; without a length a cut does not show, so what is no JSON counts as cut."""
+    if response.is_whole is not None:
+        return not response.is_whole
+    if len(response.body) > SIZE_LIMIT:
+        return False
+    try:
+        parse(response.body.removeprefix(BOM_UTF8))
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def reply_of(response: Response, request_id: str) -> UpstreamReply:

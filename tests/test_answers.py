@@ -653,6 +653,54 @@ def test_when_no_thread_can_be_started_what_is_stored_is_served_and_others_are_t
     assert body(ask(app)) == instances.world.document
 
 
+@pytest.mark.parametrize("age", [None, STALE, OLD_BUT_USABLE])
+def test_a_refresh_that_asked_nobody_gives_the_claim_back_and_nobody_rests(
+    instances: Instances,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    age: timedelta | None,
+) -> None:
+    old = instances.store(age) if age else None
+    app, start = instances.start(), threading.Timer.start
+
+    def refuse(timer: threading.Timer) -> None:
+        if timer.interval > QUICK.total_seconds():  # that of a call; storage's still find a thread
+            raise RuntimeError("can't start new thread")
+        start(timer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Timer, "start", refuse)
+        result = ask(app)
+        settle()
+        ask(app, ONLY_IF_CACHED)
+    shared = instances.fleet.read()
+    assert (shared.answer, shared.failure, shared.keep_away) == (old, None, timedelta())
+    assert (result.answer, result.source, instances.world.exchanges) == (old, Source.STORED, [])
+    response = respond(result, str(uuid.uuid4()), HOUR, if_none_match=None, is_head=False)
+    assert (response.status, response.headers.get("Retry-After")) == ((200, None) if old else (503, "1"))
+    (line,) = events(caplog, "usage_summary.refresh_failed")
+    assert (line["message"], "nextAttemptInSeconds" in line) == (CANNOT_START, False)
+    assert events(caplog, "usage_summary.not_shared") == []
+    ask(app)
+    settle()
+    assert body(ask(app)) == instances.world.document
+    assert len(instances.calls()) == 1
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_a_leader_that_lost_its_claim_before_it_failed_looks_for_the_newer_answer(
+    instances: Instances, monkeypatch: pytest.MonkeyPatch, *, is_asked: bool
+) -> None:
+    def overtaken(*_: object) -> Fetched:
+        instances.store(timedelta(), NEW)
+        raise UpstreamTimeoutError("late", asked=is_asked)
+
+    monkeypatch.setattr(PartnerCenterClient, "get_usage_summary", overtaken)
+    app = instances.start()
+    result = ask(app)
+    assert (body(result), body(ask(app, ONLY_IF_CACHED))) == (NEW, NEW)
+
+
 @pytest.mark.parametrize("reading", [1, 2, 3, 5, 6, 7])  # at the 4th the client begins to count its time
 def test_a_process_stopped_past_its_claim_asks_nobody(
     instances: Instances, monkeypatch: pytest.MonkeyPatch, reading: int

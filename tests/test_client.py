@@ -2,6 +2,7 @@ import gzip
 import json
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ from tests.test_deadlines import peer
 
 ID = "6f1f1a0e-4a55-4d0c-9e61-0a6a3c3b9d01"
 BUDGET = timedelta(seconds=50)
+FIELD = Path(__file__).parent / "field"
 PC = Service.PARTNER_CENTER
 ENTRA_TWICE = [("entra", 200), ("entra", 200)]  # discovery, token
 DOWN, REFUSED = Fault(PC, 503), Fault(PC, 401)
@@ -46,9 +48,8 @@ BAD: dict[str, tuple[type[UsageSummaryError], int | None, str | None, int]] = {
     "throttled": (UpstreamUnavailableError, 429, None, 1),
     "down": (UpstreamUnavailableError, 503, None, 4),
     "connection-reset": (UpstreamUnavailableError, None, None, 4),
-    **dict.fromkeys(
-        ("html", "half-document", "wrong-object", "no-total", "huge"), (UpstreamInvalidError, 200, None, 4)
-    ),
+    "half-document": (UpstreamInvalidError, 200, None, 4),
+    **dict.fromkeys(("html", "wrong-object", "no-total", "huge"), (UpstreamInvalidError, 200, None, 1)),
     "redirect": (UpstreamRefusedError, 302, None, 1),
     "forbidden": (UpstreamRefusedError, 403, "900308", 1),
     "app-only": (UpstreamRefusedError, 403, "900329", 1),
@@ -326,13 +327,92 @@ def test_a_short_retry_after_is_waited_for(
     assert manual_clock.slept == [4]
 
 
-@pytest.mark.parametrize("text", ["soon", "-1", "1.5", "", "Sat, 99 Nov 2026 08:00:00 GMT", "Sat"])
+NONSENSE = ["soon", "-1", "1.5", "", "Sat, 99 Nov 2026 08:00:00 GMT", "Sat"]
+
+
+@pytest.mark.parametrize("text", NONSENSE)
 def test_a_retry_after_that_makes_no_sense_is_none(
     client: PartnerCenterClient, world: World, text: str
 ) -> None:
     world.faults[PC] = Fault(PC, 503, headers={"retry-after": text})
     assert failing(client).retry_after is None
     assert len(calls(world)) == 4
+
+
+@pytest.mark.parametrize("text", [None, *NONSENSE])
+def test_a_429_that_names_no_time_counts_as_one_of_a_minute_and_is_asked_for_once(
+    client: PartnerCenterClient, world: World, manual_clock: ManualClock, text: str | None
+) -> None:
+    body = (FIELD / "partner-center" / "429-without-retry-after.json").read_bytes()
+    world.faults[PC] = Fault(PC, 429, lambda _: body, {} if text is None else {"retry-after": text})
+    error = failing(client)
+    assert isinstance(error, UpstreamUnavailableError)
+    assert (error.retry_after, len(calls(world))) == (timedelta(minutes=1), 1)
+    assert manual_clock.slept == []
+
+
+NO_DOCUMENTS = {
+    "an empty list": (200, (FIELD / "partner-center" / "turn-empty-list.json").read_bytes()),
+    "an empty body": (200, b""),
+    "null": (200, b"null"),
+    "no content": (204, b""),
+    "broken JSON": (200, DOCUMENT[:-1]),
+}
+
+
+@pytest.mark.parametrize("what", NO_DOCUMENTS)
+def test_a_whole_answer_that_is_no_document_is_asked_for_once(
+    client: PartnerCenterClient, world: World, manual_clock: ManualClock, what: str
+) -> None:
+    status, body = NO_DOCUMENTS[what]
+    world.faults[PC] = Fault(PC, status, lambda _: body)
+    error = failing(client)
+    assert (type(error), len(calls(world))) == (UpstreamInvalidError, 1)
+    assert error.reply == UpstreamReply(status, None, ids(world)[0])
+    assert manual_clock.slept == []
+
+
+PAGE = b"<html>Too busy</html>" * 20
+PACKED = gzip.compress(PAGE, mtime=0)
+LENGTH, CHUNKED, GZIP = (
+    b"Content-Length: %d\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Encoding: gzip\r\n",
+)
+ENDS: dict[str, tuple[bytes, bytes, int]] = {
+    # headers, body, calls
+    "before its length": (LENGTH % 500, b"[" * 499, 4),
+    "before its first byte": (LENGTH % 500, b"", 4),
+    "amid a chunk": (CHUNKED, b"5\r\n[]", 4),
+    "before the last chunk": (CHUNKED, b"2\r\n[]\r\n", 4),
+    "before the first chunk": (CHUNKED, b"", 4),
+    "amid gzip, before its length": (GZIP + LENGTH % len(PACKED), PACKED[:-12], 4),
+    "without a length, amid JSON": (b"", DOCUMENT[:-1], 4),
+    "without a length, before its first byte": (b"", b"", 4),
+    "with its length": (LENGTH % len(PAGE), PAGE, 1),
+    "with its length, amid JSON": (LENGTH % (len(DOCUMENT) - 1), DOCUMENT[:-1], 1),
+    "with the last chunk": (CHUNKED, b"2\r\n[]\r\n0\r\n\r\n", 1),
+    "with its length, and is no gzip": (GZIP + LENGTH % len(PAGE), PAGE, 1),
+    "without a length, after JSON": (b"", b"[]", 1),
+    "without a length, after JSON with a mark": (b"", BOM + b"null", 1),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_an_answer_that_broke_off_is_asked_for_again_and_a_whole_one_is_not(
+    direct: Settings, manual_clock: ManualClock, how: str
+) -> None:
+    headers, body, number = ENDS[how]
+    asked = list[bytes]()
+
+    def talk(connection: socket.socket) -> None:
+        asked.append(connection.recv(65536))
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + headers + b"\r\n" + body)
+
+    with peer(talk) as address:
+        there = replace(direct, cloud=replace(direct.cloud, base_url=f"http://{address}"))
+        error = failing(client_of(there, manual_clock, sign_in=direct))
+    assert (type(error), len(asked)) == (UpstreamInvalidError, number)
 
 
 def test_waits_double_with_jitter_and_each_failure_is_a_line(
@@ -345,6 +425,20 @@ def test_waits_double_with_jitter_and_each_failure_is_a_line(
     lines = events(caplog, "upstream.attempt_failed")
     assert [(line["attempt"], line["requestId"]) for line in lines] == list(enumerate(ids(world), 1))
     assert all(line["correlationId"] == ID and line["msCv"] and line["msServerId"] for line in lines)
+
+
+def test_a_sign_in_that_fails_is_a_line_of_its_own_and_no_attempt_at_partner_center(
+    client: PartnerCenterClient, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.choose("entra-down")
+    error = failing(client)
+    lines = events(caplog, "sign_in.failed")
+    assert [(line["attempt"], line["correlationId"]) for line in lines] == [
+        (each, ID) for each in range(1, 5)
+    ]
+    assert {(line["error"], line["message"]) for line in lines} == {(type(error).__name__, error.message)}
+    assert "requestId" not in caplog.text
+    assert events(caplog, "upstream.attempt_failed") == []
 
 
 @pytest.mark.parametrize("case", [("down", 20, 3), ("down", 26, 2), ("down", 52, 1), ("entra-down", 26, 2)])
@@ -394,7 +488,7 @@ def test_a_packed_answer_is_unpacked_as_far_as_it_may_go(client: PartnerCenterCl
     documents = [gzip.compress(BOM + DOCUMENT), gzip.compress(b" " * 10 * 1024 * 1024), b"nonsense"]
     world.faults[PC] = Fault(PC, 200, lambda _: documents[0], {"content-encoding": "gzip"})
     assert client.get_usage_summary(ID, BUDGET).body == DOCUMENT
-    for message in ("the answer is larger than 1 MiB", "the answer broke off"):
+    for message in ("the answer is larger than 1 MiB", "the answer is not JSON in UTF-8"):
         documents.pop(0)
         assert failing(client).message == message
 
@@ -413,8 +507,74 @@ def test_no_call_leaves_when_the_sign_in_took_all_the_time(
     client: PartnerCenterClient, world: World, manual_clock: ManualClock
 ) -> None:
     world.observer = lambda exchange: manual_clock.advance(seconds=51 * (exchange.method == "POST"))
-    assert isinstance(failing(client), UpstreamTimeoutError)
+    error = failing(client)
+    assert (type(error), error.asked) == (UpstreamTimeoutError, True)
     assert crossed(world) == ENTRA_TWICE
+
+
+def test_without_any_time_nobody_is_asked(
+    client: PartnerCenterClient, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UpstreamTimeoutError) as raised:
+        client.get_usage_summary(ID, timedelta())
+    assert (raised.value.asked, world.exchanges) == (False, [])
+    assert events(caplog, "sign_in.failed") + events(caplog, "upstream.attempt_failed") == []
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on no deadline can be kept, since that takes a thread."""
+
+    def refuse(_: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    return lambda: monkeypatch.setattr(threading.Timer, "start", refuse)
+
+
+@pytest.mark.parametrize("is_signed_in", [False, True])
+def test_without_a_thread_nobody_is_asked_and_no_request_id_is_said(
+    client: PartnerCenterClient,
+    world: World,
+    caplog: pytest.LogCaptureFixture,
+    no_thread: Callable[[], None],
+    *,
+    is_signed_in: bool,
+) -> None:
+    if is_signed_in:
+        client.get_usage_summary(ID, BUDGET)
+    asked = len(world.exchanges)
+    no_thread()
+    error = failing(client)
+    assert (type(error), error.asked, len(world.exchanges)) == (UpstreamUnavailableError, False, asked)
+    assert len(events(caplog, "upstream.attempt_failed" if is_signed_in else "sign_in.failed")) == 4
+    assert "requestId" not in caplog.text
+
+
+@pytest.mark.parametrize("first", [DOWN, REFUSED, None])
+def test_a_refresh_that_asked_once_has_asked_though_then_there_is_no_thread(
+    client: PartnerCenterClient, world: World, no_thread: Callable[[], None], first: Fault | None
+) -> None:
+    """Partner Center, which failed or refused the token; or Entra alone, for the first token."""
+
+    def observe(exchange: Exchange) -> None:
+        if exchange.service is PC or (first is None and exchange.method == "POST"):
+            no_thread()
+
+    world.faults = {PC: replace(first)} if first else {}
+    world.observer = observe
+    error = failing(client)
+    assert (error.message, error.asked) == ("this process can start no thread", True)
+
+
+def test_a_refresh_that_asked_once_has_asked_though_then_there_is_no_time(
+    direct: Settings, world: World, manual_clock: ManualClock
+) -> None:
+    clock = replace(manual_clock.clock(), sleep=lambda _: manual_clock.advance(seconds=60))
+    client = PartnerCenterClient(direct, AppUserCredential(direct, clock), clock)
+    client.get_usage_summary(ID, BUDGET)
+    in_turn(world, DOWN)
+    error = failing(client)
+    assert (type(error), error.asked, len(calls(world))) == (UpstreamTimeoutError, True, 2)
 
 
 def test_the_instant_is_that_at_which_the_answered_call_was_sent(

@@ -10,13 +10,18 @@ from unittest.mock import Mock
 import pytest
 from azure.core.credentials import AccessToken
 
-from dev.simulator import Delivery, Fault, Service, Simulator, World
+from dev.simulator import Delivery, Exchange, Fault, Service, Simulator, World
 from dev.simulator.world import PARTNER_CENTER, SECRET_NAME
 from shared.app import App
 from shared.auth import AppUserCredential
 from shared.clock import Clock
 from shared.consent import Consent
-from shared.errors import ConfigurationError, ConsentRequiredError, UpstreamUnavailableError
+from shared.errors import (
+    ConfigurationError,
+    ConsentRequiredError,
+    UpstreamTimeoutError,
+    UpstreamUnavailableError,
+)
 from shared.freshness import NO_DIRECTIVES
 from shared.settings import GivenRefreshToken, Settings
 from tests.conftest import ManualClock, events
@@ -204,6 +209,30 @@ def test_a_write_back_without_a_thread_to_be_had_is_a_warning_too(
     credential.write_back()
     (line,) = events(caplog, "refresh_token.not_written_back")
     assert line["error"] == "UpstreamUnavailableError"
+
+
+def test_a_redemption_that_waits_for_a_write_back_in_vain_asks_nobody(
+    instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock
+) -> None:
+    credential, begun, goes_on = instance(), threading.Event(), threading.Event()
+    credential.get_token(SCOPE)
+    manual_clock.instant += 36 * HOUR
+
+    def hold(exchange: Exchange) -> None:
+        if exchange.method == "PUT":
+            begun.set()
+            goes_on.wait(10)
+
+    world.observer = hold
+    writing = threading.Thread(target=credential.write_back)
+    writing.start()
+    assert begun.wait(10)
+    asked = len(world.exchanges)
+    with pytest.raises(UpstreamTimeoutError) as raised:
+        credential.get_token(SCOPE, time_allowed=timedelta(seconds=0.05))
+    assert (raised.value.asked, len(world.exchanges)) == (False, asked)
+    goes_on.set()
+    writing.join(10)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

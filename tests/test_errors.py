@@ -47,4 +47,5 @@ def test_an_error_carries_what_is_known_of_its_cause(kind: type[UsageSummaryErro
     assert (str(error), error.message) == ("what happened", "what happened")
     assert (error.reply, error.retry_after, error.hint) == (reply, wait, "Act.")
     plain = kind("what happened")
-    assert (plain.reply, plain.retry_after, plain.hint) == (None, None, None)
+    assert (plain.reply, plain.retry_after, plain.hint, plain.asked) == (None, None, None, True)
+    assert not kind("what happened", asked=False).asked

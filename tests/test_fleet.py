@@ -217,6 +217,20 @@ def test_after_a_back_off_the_next_one_claims_and_the_failure_is_forgotten(fleet
     assert (now.failure, bool(now.keep_away)) == (None, True)
 
 
+@pytest.mark.parametrize("is_cold", [True, False])
+def test_a_claim_that_is_given_back_is_free_at_once_unless_it_was_lost(
+    fleet: Fleet, *, is_cold: bool
+) -> None:
+    stored = None if is_cold else published(fleet).answer
+    assert fleet.release(claimed(fleet))
+    now = fleet.read()
+    assert (now.answer, now.failure, now.keep_away) == (stored, None, timedelta())
+    late = claimed(fleet, "paused")
+    assert fleet.publish(claimed(fleet, "other"), NEWER)
+    assert not fleet.release(late)
+    assert fleet.read().answer == NEWER
+
+
 def test_a_late_back_off_is_no_harm_to_the_newer_answer(fleet: Fleet) -> None:
     late = claimed(fleet, "paused")
     assert fleet.publish(claimed(fleet, "other"), NEWER)

@@ -1,6 +1,7 @@
 """What an answer of Partner Center means, status by status."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -12,12 +13,12 @@ from shared.errors import (
     UpstreamUnavailableError,
     UsageSummaryError,
 )
-from shared.replies import Fetched, Response, read_reply, reply_of
+from shared.replies import Fetched, Response, broke_off, read_reply, reply_of
 
 OURS, ECHOED = "6f1f1a0e-4a55-4d0c-9e61-0a6a3c3b9d01", "5b0c4c8e-7f1d-4f0a-9a53-2d1c6b0e8a47"
 CORRELATION = "0d9f1f0e-3c5e-4a55-9d0a-6a4f3f1f2b11"
 BODY = b'{"totalCost":1.10}'
-KB64 = 64 * 1024
+KB = 1024
 
 
 def answered(status: int, body: bytes = b"", *, is_whole: bool = True, **headers: str) -> Response:
@@ -74,7 +75,6 @@ def test_code_3000_says_that_there_is_no_usage_data(status: int) -> None:
         (coded(401, 3000), UpstreamRefusedError, "Partner Center answered 401 with code 3000"),
         (coded(403, 900421), UpstreamRefusedError, "Partner Center answered 403 with code 900421"),
         (answered(499), UpstreamRefusedError, "Partner Center answered 499"),
-        (answered(429), UpstreamUnavailableError, "Partner Center answered 429"),
         (answered(500), UpstreamUnavailableError, "Partner Center answered 500"),
         (coded(503, "2001"), UpstreamUnavailableError, "Partner Center answered 503 with code 2001"),
     ],
@@ -92,11 +92,37 @@ def test_a_token_without_mfa_needs_a_new_consent(code: str) -> None:
     assert error.hint is not None
 
 
+@pytest.mark.parametrize("seconds", [0, 20])
 @pytest.mark.parametrize("status", [429, 503])
-def test_when_to_come_again_is_kept(status: int) -> None:
-    wait = failure(answered(status, Retry_After="20")).retry_after
-    assert wait is not None
-    assert wait.total_seconds() == 20
+def test_when_to_come_again_is_kept(status: int, seconds: int) -> None:
+    assert failure(answered(status, Retry_After=f"{seconds}")).retry_after == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("response", [answered(429), answered(429, Retry_After="soon"), coded(429, 2000)])
+def test_a_429_that_names_no_time_asks_for_a_minute(response: Response) -> None:
+    error = failure(response)
+    assert (type(error), error.retry_after) == (UpstreamUnavailableError, timedelta(minutes=1))
+
+
+@pytest.mark.parametrize(
+    ("body", "is_whole", "expected"),
+    [
+        (b"[", False, True),
+        (BODY, False, True),
+        (b"[", True, False),
+        (b"[]", None, False),
+        (b"\xef\xbb\xbfnull", None, False),
+        (b"", None, True),
+        (b"<html>", None, True),
+        (BODY[:-1], None, True),
+        pytest.param(b"[" * 60_000, None, True, id="absurd nesting"),
+        pytest.param(b"[".ljust(1024 * KB + 1), None, False, id="larger than a summary may be"),
+    ],
+)
+def test_an_answer_broke_off_if_its_framing_says_so_or_else_if_it_is_no_json(
+    body: bytes, *, is_whole: bool | None, expected: bool
+) -> None:
+    assert broke_off(Response(200, {}, body, is_whole)) is expected
 
 
 def test_a_refusal_has_the_hint_of_its_code_or_of_its_status() -> None:
@@ -123,8 +149,8 @@ def test_a_refusal_has_the_hint_of_its_code_or_of_its_status() -> None:
         (b"<html>", None),
         (b"\xff", None),
         pytest.param(b"[" * 30_000, None, id="absurd nesting"),
-        pytest.param(b'{"code":2000}'.ljust(KB64), "2000", id="64 KiB"),
-        pytest.param(b'{"code":2000}'.ljust(KB64 + 1), None, id="a byte more"),
+        pytest.param(b'{"code":2000}'.ljust(64 * KB), "2000", id="64 KiB"),
+        pytest.param(b'{"code":2000}'.ljust(64 * KB + 1), None, id="a byte more"),
     ],
 )
 def test_an_error_code_is_a_number_of_some_digits_in_a_small_document(body: bytes, code: str | None) -> None:

@@ -4,10 +4,13 @@ import gzip
 import socket
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import trustme
 
 from dev.simulator.world import BOM
+from shared.app import App
+from shared.problems import Response
 from tests.faults.acts import (
     PC,
     Scenario,
@@ -37,6 +40,7 @@ from tests.faults.case import (
 from tests.faults.scene import NEW, TOTAL, Certificates, Scene
 from tests.test_deadlines import saying
 
+FIELD = Path(__file__).parent.parent / "field" / "partner-center"
 GATE = "PARTNER_CENTER_BASE_URL"
 OK = b"HTTP/1.1 200 OK\r\n"
 PACKED = gzip.compress(NEW)
@@ -61,6 +65,13 @@ def leaves_without_a_word(connection: socket.socket) -> None:
     connection.recv(65536)
 
 
+def once(scene: Scene, app: App) -> Response:
+    """What cannot change within seconds is asked for once in a refresh."""
+    response = scene.ask(app)
+    assert len(scene.calls()) == 1
+    return response
+
+
 def good(certificates: Certificates) -> trustme.LeafCert:
     return certificates.good
 
@@ -78,6 +89,7 @@ def has_none(status: int) -> Effect:
 DOWN, SLOW = fails(UNAVAILABLE), fails(TIMEOUT)
 NO_SUMMARY = fails(INVALID, 200)
 AS_AN_ANSWER = Recovery(3600, "an answer like others, asked for again after {} s", behind=True)
+AFTER_A_MINUTE = Recovery(62, "by itself, within {} s", retry_after=60)  # storage's clock is coarse
 IN_THE_END = Recovery(100, "by itself, within {} s", tries=5)  # a token is not given up for one refusal
 
 PARTNER_CENTER = [
@@ -96,6 +108,18 @@ PARTNER_CENTER = [
         "answers 429 with an absurd Retry-After",
         answers(PC, 429, retry_after="9" * 30),
         fails(UNAVAILABLE, 429, recovery=told(3600)),
+    ),
+    Case(
+        "answers 429 without a Retry-After",
+        answers(PC, 429, (FIELD / "429-without-retry-after.json").read_bytes()),
+        fails(UNAVAILABLE, 429, recovery=AFTER_A_MINUTE),
+        ask=once,
+    ),
+    Case(
+        "answers 429 with a Retry-After that makes no sense",
+        answers(PC, 429, retry_after="soon"),
+        fails(UNAVAILABLE, 429, recovery=AFTER_A_MINUTE),
+        ask=once,
     ),
     Case("answers 400 with code 2000", Scenario("bad-request"), fails(REFUSED, 400, 2000)),
     Case("answers 401 to one access token", Scenario("unauthorized-once"), FINE),
@@ -116,10 +140,18 @@ PARTNER_CENTER = [
     Case("answers 409", answers(PC, 409), fails(REFUSED, 409)),
     Case("redirects to another host", Scenario("redirect"), fails(REFUSED, 302)),
     Case("redirects to no address", answers(PC, 302, location="https://[::1"), fails(REFUSED, 302)),
-    Case("answers with a page", Scenario("html"), NO_SUMMARY),
-    Case("answers with nothing", says(b""), NO_SUMMARY),
+    Case("answers with a page", Scenario("html"), NO_SUMMARY, ask=once),
+    Case("answers with nothing", says(b""), NO_SUMMARY, ask=once),
+    Case("answers 204", answers(PC, 204), fails(INVALID, 204), ask=once),
+    Case("answers with null", says(b"null"), NO_SUMMARY, ask=once),
+    Case(
+        "answers with an empty list",
+        says((FIELD / "turn-empty-list.json").read_bytes()),
+        NO_SUMMARY,
+        ask=once,
+    ),
     Case("breaks off in mid-document", Scenario("half-document"), NO_SUMMARY),
-    Case("answers with 2 MiB", Scenario("huge"), NO_SUMMARY),
+    Case("answers with 2 MiB", Scenario("huge"), NO_SUMMARY, ask=once),
     Case("answers with damaged gzip", says(PACKED[:-9] + bytes(9), content_encoding="gzip"), NO_SUMMARY),
     Case("answers with broken JSON", says(NEW[:-1]), NO_SUMMARY),
     Case("answers with two byte-order marks", says(BOM + BOM + NEW), NO_SUMMARY),

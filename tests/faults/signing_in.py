@@ -1,10 +1,14 @@
 """Faults of what signs the app in: Entra, the vault, the identity endpoint."""
 
 from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
 from uuid import UUID
 
 from dev.simulator import Fault, World
 from dev.simulator.world import SECRET_NAME
+from shared.app import App
+from shared.problems import Response
 from tests.faults.acts import (
     ENTRA,
     HANGS,
@@ -92,6 +96,18 @@ def is_assigned(scene: Scene) -> None:
     scene.world.managed_identity_client_id = str(STRANGER)
 
 
+def has_two_reasons(scene: Scene) -> None:
+    field = Path(__file__).parent.parent / "field" / "entra" / "invalid_grant-70002-500133.json"
+    answers(ENTRA, 400, field.read_bytes(), "POST")(scene)
+
+
+def told_the_special_one(scene: Scene, app: App) -> Response:
+    """The advice, where a caller sees one."""
+    response = scene.ask(app)
+    assert response.status == HTTPStatus.OK or b"Correct the machine's clock" in response.body
+    return response
+
+
 DOWN, SLOW = fails(UNAVAILABLE), fails(TIMEOUT)
 NO_TOKEN = b'{"token_type":"Bearer","expires_in":3600}'
 FOREIGN = b'{"access_token":"x","expires_on":"9999999999","resource":"x","token_type":"Bearer"}'
@@ -105,6 +121,9 @@ SIGN_IN = [
     Case("a policy blocks the person", Scenario("blocked"), fails(CONSENT)),
     Case("the client secret has expired", Scenario("secret-expired"), fails(CONFIGURATION)),
     Case("answers `invalid_client`", refuses("invalid_client", 7000215), fails(CONFIGURATION)),
+    Case(
+        "gives a general reason and a special one", has_two_reasons, fails(CONSENT), ask=told_the_special_one
+    ),
     Case("answers an OAuth error that nobody knows", refuses("of_tomorrow"), fails(CONFIGURATION)),
     Case("does not know the tenant", answers(ENTRA, 400, b"{}", "GET"), fails(CONFIGURATION)),
     Case("answers `temporarily_unavailable`", refuses("temporarily_unavailable", 90024), DOWN),

@@ -12,6 +12,7 @@ import pytest
 
 from dev.simulator import Delivery
 from shared.app import App
+from shared.blobs import QUICK
 from shared.errors import StorageError
 from shared.freshness import RequestDirectives
 from shared.problems import Response
@@ -53,7 +54,9 @@ ALONE = Effect(FETCHED, FETCHED, SHARED_AGAIN)
 REPLACED = Effect(FETCHED, FETCHED, UNNOTICED)
 ADOPTED = Effect(FOUND, FOUND, UNNOTICED)
 AGAIN = Effect(RENEWED, RENEWED, UNNOTICED)
-KNOWS = Effect(Seen(UNAVAILABLE), HIT, Recovery(0, "at once"))
+AT_ONCE = Recovery(0, "at once")
+"""Nobody was asked, so nobody rests."""
+KNOWS = Effect(Seen(UNAVAILABLE), HIT, AT_ONCE)
 KILLED = fails(TIMEOUT, recovery=Recovery(130, "by itself, within {} s"))
 
 
@@ -229,6 +232,18 @@ def no_timer(scene: Scene) -> None:
     scene.patch.setattr(threading.Timer, "start", refuse)
 
 
+def no_timer_for_a_call(scene: Scene) -> None:
+    """Storage's deadlines, which are shorter, still find a thread."""
+    start = threading.Timer.start
+
+    def refuse(timer: threading.Timer) -> None:
+        if timer.interval > QUICK.total_seconds():
+            raise RuntimeError("can't start new thread")
+        start(timer)
+
+    scene.patch.setattr(threading.Timer, "start", refuse)
+
+
 def raises(kind: type[BaseException]) -> Act:
     def broken(*_: object) -> None:
         raise kind
@@ -289,7 +304,8 @@ PROCESS = [
         "the caller leaves amid the call, and another comes", delivers(PC, Delivery.LATE), ADOPTED, ask=leaves
     ),
     Case("can start no thread for a refresh, and has looked before", as_always, KNOWS, ask=without_threads),
-    Case("can start no thread for a deadline", no_timer, BLIND),
+    Case("can start no thread for a deadline", no_timer, replace(BLIND, recovery=AT_ONCE)),
+    Case("can start no thread for the deadline of a call", no_timer_for_a_call, KNOWS),
     Case("can open no connection", opens_no_more, BLIND),
     Case("has no memory left amid a refresh", raises(MemoryError), fails(UNAVAILABLE)),
     Case("its refresh is killed, and it has looked before", raises(SystemExit), KILLED, ask=soon),
