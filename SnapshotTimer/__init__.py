@@ -7,4 +7,4 @@ from shared.app import app
 
 def main(timer: func.TimerRequest) -> None:  # noqa: ARG001  # whether it is late does not matter
     """Take today's snapshot and bring the history up to date."""
-    app.take_snapshot()
+    app.take_snapshot(by_timer=True)

@@ -77,7 +77,8 @@ class App:
                 return None if operator else stored_age_in_days(settings, clock)
 
             record, history = open_record(settings.record, clock, operator)
-            return Run(self._answers, record, history, settings.freshness.min_refresh, clock, token_age)
+            schedule, floor = settings.snapshot_schedule, settings.freshness.min_refresh
+            return Run(self._answers, record, history, schedule, floor, clock, token_age)
 
         self._open_run = open_run
 
@@ -88,14 +89,14 @@ class App:
             return Result(Decision.FETCH_MISSING, error=self._problem)
         return await self._answers.get(directives, correlation_id)
 
-    def take_snapshot(self, *, dry_run: bool = False) -> "Outcome":
+    def take_snapshot(self, *, dry_run: bool = False, by_timer: bool = False) -> "Outcome":
         """Record today's usage summary; see Run.take_snapshot."""
         from shared.run import log_failed
 
         if self._problem is not None:
             log_failed(self._problem)
             raise self._problem.with_traceback(None)  # one error fails many runs, and gathers no frames
-        return self._open_run().take_snapshot(dry_run=dry_run)
+        return self._open_run().take_snapshot(dry_run=dry_run, by_timer=by_timer)
 
 
 def open_record(

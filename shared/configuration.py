@@ -46,6 +46,7 @@ def read_settings(environ: Mapping[str, str], exists: Callable[[str], bool] = bo
             stale_if_error=values.seconds("USAGE_CACHE_STALE_IF_ERROR_SECONDS", "86400"),
             min_refresh=values.seconds("USAGE_CACHE_MIN_REFRESH_SECONDS", "60", at_least=1),
         ),
+        snapshot_schedule=values.text("SNAPSHOT_SCHEDULE"),
     )
     values.raise_faults()
     return settings

@@ -18,9 +18,11 @@ from shared.freshness import RequestDirectives
 from shared.held import Answer
 from shared.history import History
 from shared.record import Record
+from shared.schedule import has_tick
 from shared.snapshots import DATASET
 
 _LONGEST_WAIT = timedelta(minutes=2)  # with both refreshes and the writing, well below functionTimeout
+_EARLY = timedelta(seconds=60)  # that a timer may fire before its tick, and more
 _NAMES_SAID = 31
 
 type Outcome = dict[str, str | float | datetime | list[str] | None]
@@ -35,21 +37,25 @@ class Run:
     answers: Answers
     record: Record
     history: History
+    schedule: str
     min_refresh: timedelta
     clock: Clock
     token_age: Callable[[], float | None]
     """Of the stored refresh token, in days, for the log line."""
 
-    def take_snapshot(self, *, dry_run: bool = False) -> Outcome:
+    def take_snapshot(self, *, dry_run: bool = False, by_timer: bool = False) -> Outcome:
         """Record today's usage summary and bring the history up to date; what came of it, which is logged.
 
         The outcome is taken, revised (the document differs from the day's last), repaired (nothing new, but
         another run had left something undone), unchanged, or no-usage-data, with which nothing is written.
         Raises an error of this app when the run failed, also when a stored answer of today was recorded
-        instead of a refreshed one. A dry run writes nothing to the record.
+        instead of a refreshed one. A dry run writes nothing to the record. A run by the timer just before
+        midnight is the new day's, if the schedule has a tick then.
         """
         began = self.clock.monotonic()
         try:
+            if by_timer:
+                self._wait_for_midnight()
             outcome = self._take_snapshot(dry_run=dry_run)
         except Exception as error:  # noqa: BLE001  # whatever it was, the run failed, and says so
             known = error if isinstance(error, UsageSummaryError) else RecordError(defect(error))
@@ -92,6 +98,14 @@ class Run:
             "rows": updated.rows,
             "missingDates": len(updated.missing),
         }
+
+    def _wait_for_midnight(self) -> None:
+        """Wait for a midnight on the schedule, since the platform may fire some milliseconds early."""
+        now = self.clock.now()
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        if midnight - now <= _EARLY and has_tick(self.schedule, midnight):
+            # A second more, since storage's clock, which tells the day, has whole seconds.
+            self.clock.sleep((midnight - now).total_seconds() + 1)
 
     def _todays_answer(self) -> tuple[Answer, UsageSummaryError | None]:
         """An answer fetched today, by storage's clock; and why it is not a fresher one, where that is so.

@@ -91,12 +91,13 @@ class RecordSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings(PartnerCenterSettings):
-    """All settings, checked."""
+    """All settings, checked; but for the schedule, which the platform judges."""
 
     record: RecordSettings
     cache_storage: StorageConnection
     cache_container: str
     freshness: Freshness
+    snapshot_schedule: str
 
 
 def is_on_this_machine(address: str) -> bool:

@@ -50,6 +50,19 @@ from tests.conftest import FIELD, ManualClock, beside, events, partner_of, share
 from tests.storage_proxy import StorageProxy
 from tests.threads import settle
 
+MIDNIGHTS = {
+    "0 0 0 * * *": (0.005, 60),
+    "0 0 * * * *": (0.005, 60),
+    "*/30 * * * * *": (0.005, 60),
+    "0 0 0 * * 1-5": (0.005, 60),  # the day that begins is a Monday
+    "0 0 0 22 * *": (),  # the day that ends is the 22nd
+    "0 0 0 1 * *": (),
+    "0 5 * * * *": (),
+    "00:01:00": (),
+    "": (),
+}
+"""How many seconds before midnight a run waits for it, by schedule."""
+
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
 NO_CACHE, ONLY_IF_CACHED = RequestDirectives(no_cache=True), RequestDirectives(only_if_cached=True)
 HISTORY = ["latest.json", "manifest.json", "usagesummary.csv", "usagesummary.ndjson"]
@@ -400,6 +413,44 @@ def test_just_after_midnight_a_run_waits_until_the_fleet_may_refresh(
     assert len(place.calls()) == 2
     (line,) = events(caplog, "snapshot.done")
     assert (line["outcome"], line["answerSeconds"], line["seconds"]) == ("taken", floor + 1, floor + 1)
+
+
+@pytest.mark.usefixtures("storages_time")
+@pytest.mark.parametrize("seconds", [60.1, 60, 0.005, 0])
+@pytest.mark.parametrize("schedule", MIDNIGHTS)
+def test_a_timers_run_just_before_a_midnight_on_its_schedule_is_the_new_days(
+    place: Place, schedule: str, seconds: float
+) -> None:
+    midnight = datetime(2026, 11, 23, tzinfo=UTC)
+    place.clock.instant = midnight - timedelta(seconds=seconds)
+    place.world.clock = lambda: place.clock.instant
+    waits, day = seconds in MIDNIGHTS[schedule], place.clock.instant
+    place.start(SNAPSHOT_SCHEDULE=schedule).take_snapshot(by_timer=True)
+    assert place.clock.slept == ([seconds + 1] if waits else [])
+    assert place.blobs().keys() == {snapshot_of(midnight if waits else day), *HISTORY}
+
+
+@pytest.mark.usefixtures("storages_time")
+def test_a_run_that_waits_for_midnight_asks_again_though_a_caller_has_just_been_answered(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    midnight = today() + timedelta(days=1)
+    place.clock.instant = midnight - timedelta(seconds=10)
+    app = place.start(SNAPSHOT_SCHEDULE="0 0 0 * * *")
+    assert ask(app).source is Source.FETCHED
+    app.take_snapshot(by_timer=True)
+    assert place.clock.slept == [11, 61]
+    assert place.blobs().keys() == {snapshot_of(midnight), *HISTORY}
+    (line,) = events(caplog, "snapshot.done")
+    assert (line["answerSeconds"], line["seconds"]) == (61, 72)
+
+
+@pytest.mark.usefixtures("storages_time")
+def test_a_run_that_no_timer_began_waits_for_no_midnight(place: Place) -> None:
+    place.clock.instant = today() + timedelta(days=1, seconds=-1)
+    place.start(SNAPSHOT_SCHEDULE="0 0 0 * * *").take_snapshot()
+    assert place.clock.slept == []
+    assert place.blobs().keys() == {first_of_today(), *HISTORY}
 
 
 @pytest.mark.usefixtures("storages_time")

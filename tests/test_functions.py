@@ -286,6 +286,13 @@ def test_a_run_that_failed_raises(app: Callable[..., SimpleNamespace], simulator
         app().snapshot()
 
 
+def test_a_run_of_the_timer_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, bool]] = []
+    monkeypatch.setattr(shared.app, "app", SimpleNamespace(take_snapshot=lambda **how: said.append(how)))
+    load("SnapshotTimer", monkeypatch).main(TimerRequest(past_due=False))
+    assert said == [{"by_timer": True}]
+
+
 def test_a_hit_and_a_304_touch_no_storage_and_start_no_thread(
     app: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
