@@ -75,7 +75,7 @@ def _run(options: "argparse.Namespace", report: "Report") -> None:
         case "history", "rebuild":
             from ops.history import rebuild
 
-            rebuild(report)
+            rebuild(report, dropped=options.drop)
         case "history", "show":
             from ops.history import show as show_history
 

@@ -1,7 +1,7 @@
 """The command line of the operators' commands, and the words of its help."""
 
 import argparse
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 type _Parser = argparse.ArgumentParser
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # has no public name
@@ -65,13 +65,19 @@ Look after the record: the dated snapshots, and the history that is made of them
 
 _VERIFY = """\
 Read every dated snapshot (its MD5, its shape), and compare the history with what a rebuild would make.
-Exit code 4 when a snapshot is damaged or the history differs. Days without a snapshot are named and are no
-failure: nothing can mend them. Reading is all that is needed: Storage Blob Data Reader.
+Exit code 4 when a snapshot cannot be read or is of a day yet to come, when the history keeps a row that no
+snapshot makes, when the history differs, or when the container of the snapshots is missing. What helps, in
+this order: undelete the container or the snapshots, or restore or rehydrate them; then a run; then a rebuild,
+if the history still differs. Days without a snapshot, and names that are no snapshot's, are named and are no
+failure. Reading is all that is needed: Storage Blob Data Reader.
 """
 
 _REBUILD = """\
 Make the history again of all dated snapshots, with those that were brought in by hand; what is right already
-is not written. Safe beside the timer. A day whose snapshot is damaged loses its row, and that is said.
+is not written. Safe beside the timer. A row whose snapshot is gone or cannot be read is kept, and that is
+said; so restore the snapshot. Only where such a row is wrong, name its day: --drop 2026-11-20. A day without
+such a row is refused, and nothing is written then. In place of a dropped row comes that of an earlier
+snapshot of the same day and billing period, where one can be read.
 """
 
 _HISTORY_SHOW = """\
@@ -140,7 +146,9 @@ def parser() -> argparse.ArgumentParser:
     history = add(commands, "history", "the record: verify, rebuild, show", _HISTORY, _STORAGE)
     histories = history.add_subparsers(dest="history", required=True, metavar="command")
     add(histories, "verify", "is the record sound?", _VERIFY, _STORAGE)
-    add(histories, "rebuild", "make the history again", _REBUILD, _STORAGE)
+    rebuild = add(histories, "rebuild", "make the history again", _REBUILD, _STORAGE)
+    text = "a day (2026-11-20) that may lose a row which no snapshot makes; may be repeated"
+    rebuild.add_argument("--drop", type=_day, action="append", default=[], metavar="DAY", help=text)
     shown = add(histories, "show", "a table of the last days", _HISTORY_SHOW, _STORAGE)
     shown.add_argument("--days", type=_days, default=14, help="how many (default: 14)")
     return root
@@ -158,6 +166,10 @@ def _days(text: str) -> int:
     if not 0 < days < 100_000:  # noqa: PLR2004  # no record is older
         raise ValueError(text)
     return days
+
+
+def _day(text: str) -> date:
+    return date.fromisoformat(text)
 
 
 def _federated(command: str) -> str:

@@ -1,7 +1,7 @@
 """The history for those who look after it: verified, rebuilt, shown."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal, localcontext
 
@@ -13,14 +13,16 @@ from ops.report import NotSoundError, Report
 from ops.show import currency
 from shared.blob import Blob, md5
 from shared.clock import Clock
-from shared.drafts import MANIFEST, NDJSON, Found, manifest_of
-from shared.errors import RecordError
+from shared.drafts import MANIFEST, NDJSON, YET_TO_COME, Draft, Found, manifest_of
+from shared.errors import ContainerMissingError, RecordError
+from shared.history import History
 from shared.rows import Row, Rows, day_of, generated_at, key_of, missing_days, parse_ndjson
 from shared.snapshots import DamagedError
 from shared.usage_summary import Json, dump
 
 _TRIES = 3
 _NAMES_SAID = 5
+_LINES_SAID = 50
 _A_RUN_WRITES = 5.0  # seconds
 _DAY = timedelta(days=1)
 
@@ -28,13 +30,50 @@ _DAY = timedelta(days=1)
 def verify(report: Report) -> None:
     """Report whether every dated blob is sound and the history is what a rebuild would make of them.
 
-    Raises NotSoundError when not. Days without a snapshot are reported and no error: nothing can mend them.
+    Raises NotSoundError when not. Days without a snapshot and names of no snapshot are reported and no error.
     """
-    _, history = record()
+    dated, history = record()
+    try:
+        stored, draft, differing = _compared(history)
+        ignored = dated.ignored()
+    except ContainerMissingError as error:
+        raise NotSoundError(error.message, hint=error.hint) from None
+    report.add("snapshots", "Snapshots", len(draft.names))
+    _add_lines(report, "damaged", "… damaged", draft.damaged)
+    report.add("ignored", "", [*ignored], said="")
+    _lines(report, "Ignored, no snapshot", ignored)
+    if not draft.rows:
+        history.files(draft)  # which says so
+    report.add("rows", "Rows of the history", len(draft.rows))
+    _add_lines(report, "kept", "… kept, no snapshot", draft.why_kept())
+    report.add("differing", "Not as rebuilt", [*differing])
+    report.add("wouldDrop", "A rebuild would drop", [*_only_in(stored.get(NDJSON), draft.rows)])
+    last = max(map(day_of, draft.rows.values()))
+    report.add("lastDate", "Newest snapshot", last.isoformat())
+    report.add("daysSince", "Days since then", (Clock().now().date() - last).days)
+    report.add("missingDates", "Days missing", [day.isoformat() for day in missing_days(draft.rows.values())])
+    counts = {
+        "damaged": len(draft.damaged),
+        "kept without a snapshot": len(draft.kept),
+        "not as rebuilt": len(differing),
+    }
+    if any(counts.values()):
+        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        raise NotSoundError(f"the record is not sound: {said}", hint=_advice(draft, differing))
+    report.add("sound", "Sound", value=True)
+
+
+def _compared(history: History) -> tuple[dict[str, Blob], Draft, list[str]]:
+    """The history as stored, what a rebuild would make of it, and the files that differ.
+
+    Where no snapshot can be read no file is compared. Raises RecordError when the history changes each time.
+    """
     clock = Clock()
     for _ in range(_TRIES):
         stored = history.stored()
-        draft = history.draft(progress)
+        draft = history.draft(progress, stored.get(NDJSON))
+        if len(draft.damaged) == len(draft.names):
+            return stored, draft, []
         files = history.files(draft)
         said = stored.get(MANIFEST)
         files[MANIFEST] = manifest_of(draft, files, generated_at(said.content) if said else None)
@@ -46,40 +85,38 @@ def verify(report: Report) -> None:
         if differing:
             clock.sleep(_A_RUN_WRITES)  # its snapshot may be there, and the history yet to come
         if not differing or _etags(stored) == _etags(history.stored()):
-            break
-    else:
-        raise RecordError("the history changed each time that it was read", hint="Try again in a minute.")
-    report.add("snapshots", "Snapshots", len(draft.names))
-    report.add("damaged", "", dict(draft.damaged), said="")
-    for name, damage in draft.damaged.items():
-        report.line("… damaged", f"{name}: {damage}")
-    report.add("rows", "Rows of the history", len(draft.rows))
-    report.add("differing", "Not as rebuilt", [*differing])
-    report.add("wouldDrop", "A rebuild would drop", [*_only_in(stored.get(NDJSON), draft.rows)])
-    last = max(map(day_of, draft.rows.values()))
-    report.add("lastDate", "Newest snapshot", last.isoformat())
-    report.add("daysSince", "Days since then", (clock.now().date() - last).days)
-    report.add("missingDates", "Days missing", [day.isoformat() for day in missing_days(draft.rows.values())])
-    if draft.damaged or differing:
-        problems = [
-            f"{len(each)} {what}"
-            for each, what in ((draft.damaged, "damaged"), (differing, "not as rebuilt"))
-            if each
-        ]
-        raise NotSoundError(
-            f"the record is not sound: {', '.join(problems)}",
-            hint="Restore the damaged snapshots from the storage account's earlier versions before anything"
-            " else: a rebuild leaves them out, and drops their rows."
-            if draft.damaged
-            else "Run python3 -m ops history rebuild.",
+            return stored, draft, differing
+    raise RecordError("the history changed each time that it was read", hint="Try again in a minute.")
+
+
+def _advice(draft: Draft, differing: list[str]) -> str:
+    """What the operator does about a record that is not sound, in this order."""
+    is_future = [damage == YET_TO_COME for damage in draft.damaged.values()]
+    advice = []
+    if draft.kept or not all(is_future):
+        advice.append(
+            "Restore the damaged and missing snapshots before anything else: undelete them, take an earlier "
+            "version from the storage account, or rehydrate what is archived."
         )
-    report.add("sound", "Sound", value=True)
+    if draft.kept:
+        advice.append(
+            "The history keeps their rows, also in a rebuild, and they may stay; only a row that is wrong is "
+            "a reason for history rebuild --drop and its day."
+        )
+    if any(is_future):
+        advice.append("Remove or rename the snapshots of days yet to come, which no run wrote.")
+    if differing:
+        advice.append(f"{'Then run' if advice else 'Run'} python3 -m ops history rebuild.")
+    return " ".join(advice)
 
 
-def rebuild(report: Report) -> None:
-    """Make the history again of all dated blobs, and report what changed. Raises an error of this app."""
+def rebuild(report: Report, *, dropped: Collection[date]) -> None:
+    """Make the history again of all dated blobs, and report what changed.
+
+    A row whose snapshot cannot be read stays, unless its day is to be dropped. Raises an error of this app.
+    """
     _, history = record()
-    updated = history.rebuild(progress)
+    updated = history.rebuild(progress, dropped)
     report.add(
         "written",
         "Files written",
@@ -91,9 +128,8 @@ def rebuild(report: Report) -> None:
         "added", "Rows from", [*updated.added], said=f"{len(updated.added)} snapshots: {said}" if said else ""
     )
     report.add("dropped", "Days that lost a row", [*updated.dropped])
-    report.add("damaged", "", dict(updated.damaged), said="")
-    for name, damage in updated.damaged.items():
-        report.line("Damaged, left out", f"{name}: {damage}")
+    _add_lines(report, "damaged", "Damaged, left out", updated.damaged)
+    _add_lines(report, "kept", "Kept, no snapshot", updated.kept)
     report.add("rows", "Rows of the history", updated.rows)
     report.add("missingDates", "Days missing", [day.isoformat() for day in updated.missing])
 
@@ -118,6 +154,20 @@ def progress(found: Iterator[Found], total: int) -> Iterable[Found]:
     """A bar on standard error for what takes longer than a second."""
     every = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm(found, total=total, unit=" snapshots", delay=1, mininterval=every, leave=False)
+
+
+def _add_lines(report: Report, name: str, label: str, reasons: Mapping[str, str]) -> None:
+    """Blobs, each with its reason."""
+    report.add(name, "", dict(reasons), said="")
+    _lines(report, label, [f"{blob}: {reason}" for blob, reason in reasons.items()])
+
+
+def _lines(report: Report, label: str, lines: Sequence[str]) -> None:
+    """A line each for a person; of many the first."""
+    for line in lines[:_LINES_SAID]:
+        report.line(label, line)
+    if len(lines) > _LINES_SAID:
+        report.line(label, f"and {len(lines) - _LINES_SAID} more, all of them with --json")
 
 
 def _etags(stored: dict[str, Blob]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from shared.errors import (
     ConsentRequiredError,
+    ContainerMissingError,
     OperatorError,
     RecordError,
     StorageRefusedError,

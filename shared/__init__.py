@@ -32,6 +32,7 @@ snapshots      pure: a dated blob's name and document
 usage_summary  pure: what a usage summary is
 freshness      pure: fresh, stale or expired
 clock          time as an argument
+schedule       pure: which instants the timer's schedule has
 events         pure: one log line an outcome
 hints          pure: what the operator does about a code
 guids          pure: what a GUID looks like

@@ -103,14 +103,12 @@ def open_record(
     settings: RecordSettings, clock: Clock, operator: "TokenCredential | None" = None
 ) -> "tuple[Record, History]":
     """The record and its history, for the platform's identity or for an operator."""
-    from shared.history import History
+    from shared.history import History, refuse_anew
     from shared.record import Record
 
-    usage, history = (
-        Container(name, settings.storage, PATIENT, settings.ca_bundle, operator)
-        for name in (settings.snapshot_container, settings.history_container)
-    )
-    record = Record(usage)
+    name, where = settings.snapshot_container, (settings.storage, PATIENT, settings.ca_bundle, operator)
+    history = Container(settings.history_container, *where)
+    record = Record(Container(name, *where, missing=lambda: refuse_anew(name, history)))
     return record, History(record, history, clock)
 
 

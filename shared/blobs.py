@@ -4,7 +4,7 @@ Whatever the service or its SDK does, what comes out is a StorageError or one of
 time allowed: each operation has a session of its own that ends then.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -12,7 +12,13 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from shared.blob import Blob, ListedBlob, Reading, md5
-from shared.errors import BlobConflictError, OperatorError, StorageError, StorageRefusedError
+from shared.errors import (
+    BlobConflictError,
+    BlobUnreadableError,
+    OperatorError,
+    StorageError,
+    StorageRefusedError,
+)
 from shared.hints import hint
 from shared.identity import StorageIdentity
 from shared.settings import StorageConnection
@@ -30,22 +36,26 @@ PATIENT = timedelta(seconds=60)
 _CONNECT_TIMEOUT = 2.0  # seconds
 _REFUSALS = HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN
 _CONFLICTS = {"BlobAlreadyExists", "ConditionNotMet", "BlobImmutableDueToPolicy"}
+_UNREADABLE = {"BlobArchived", "BlobBeingRehydrated", "BlobUsesCustomerSpecifiedEncryption"}
 
 
 class Container:
     """One container, created where it is missing and may be created.
 
     By connection string, or by address and an identity: the platform's, unless another is given. Every method
-    raises StorageError.
+    raises StorageError. When a listing or a write finds no container, `missing` is called before anything is
+    made, and may raise a StorageError of its own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # a container in full
         self,
         name: str,
         connection: StorageConnection,
         time_allowed: timedelta,
         ca_bundle: str | None,
         identity: "TokenCredential | None" = None,
+        *,
+        missing: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = name
         self._connection = connection
@@ -53,6 +63,7 @@ class Container:
         self._ca_bundle = ca_bundle
         self._platform = StorageIdentity(connection.client_id)
         self._identity = identity
+        self._missing = missing
 
     def read(self, name: str) -> Reading:
         """A blob, or that there is none."""
@@ -62,7 +73,7 @@ class Container:
         # Not a hook of the one call: the SDK forgets that where the first try met no answer.
         with self._client(name, raw_response_hook=lambda got: dates.append(_date(got))) as client:
             try:
-                download = client.download_blob(name)
+                download = client.download_blob(name, decompress=False)
                 content, properties = download.readall(), download.properties
             except ResourceNotFoundError:
                 blob = None
@@ -100,6 +111,7 @@ class Container:
             try:
                 written = blob.upload_blob(content, **options)
             except ResourceNotFoundError:
+                self._missing()
                 with suppress(ResourceExistsError):  # another instance was faster
                     client.create_container()
                 written = blob.upload_blob(content, **options)
@@ -113,6 +125,7 @@ class Container:
             try:
                 found = list(client.list_blobs(name_starts_with=prefix))
             except ResourceNotFoundError:
+                self._missing()
                 return []
             return [ListedBlob(str(each.name), _etag(each.etag), _md5(each)) for each in found]
 
@@ -153,6 +166,8 @@ class Container:
             elif status in _REFUSALS:
                 kind = StorageRefusedError
                 self._platform.forget()
+            elif code in _UNREADABLE:
+                kind = BlobUnreadableError
             # Not chained: its text has the answer's body, and that may repeat a signature.
             place = f"{self._name}/{name}" if name else f"container {self._name}"
             message = f"Blob Storage answered {status or 'nothing'} ({code}) for {place}"

@@ -1,14 +1,19 @@
-"""What the history is to be, pure: from the one before and the snapshots that it has not seen."""
+"""What the history is to be, pure: from the one before and the snapshots that it has not seen.
+
+A row of the one before stays until a snapshot outdoes it, or an operator names its day.
+"""
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 from shared.blob import Blob, md5
 from shared.rows import (
+    Key,
     Row,
     Rows,
+    day_of,
     is_same,
     key_of,
     manifest,
@@ -16,10 +21,12 @@ from shared.rows import (
     parse_ndjson,
     source_of,
 )
-from shared.snapshots import PREFIX, DamagedError, SnapshotName
+from shared.snapshots import DamagedError, SnapshotName
 from shared.usage_summary import Json
 
 NDJSON, CSV, LATEST, MANIFEST = "usagesummary.ndjson", "usagesummary.csv", "latest.json", "manifest.json"
+
+YET_TO_COME = "its day is yet to come"  # the damage of a snapshot that no run wrote
 
 _SHA256, _SEEN = "sha256", "seen"  # metadata that whoever else writes a blob does not keep true
 _DAY = timedelta(days=1)
@@ -39,10 +46,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Former:
-    """A history as read: its rows, and a digest of the names that its last two days had."""
+    """A history as read: its rows, a digest of the names that its last two days had, and its damage.
+
+    The rows of a damaged one, which has no digest, are good only where no snapshot tells.
+    """
 
     rows: Rows = field(default_factory=dict)
     seen: str | None = None
+    damage: str = ""
 
     @property
     def last(self) -> SnapshotName | None:
@@ -59,11 +70,15 @@ class Former:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What the history is to be: its rows, the names that were listed, the damaged blobs and why."""
+    """What the history is to be: its rows, the names that were listed, the damaged blobs and why.
+
+    Of a draft of all snapshots `kept` are the rows that stay though no snapshot makes them any more.
+    """
 
     rows: Rows
     names: list[SnapshotName]
     damaged: dict[str, str]
+    kept: Rows = field(default_factory=dict)
 
     @property
     def last(self) -> SnapshotName | None:
@@ -73,7 +88,13 @@ class Draft:
     def candidates(self) -> list[SnapshotName]:
         """The snapshots of which the newest that can be read is the latest, in the order to be tried."""
         sound = {name for name in self.names if name.name not in self.damaged}
-        return sorted(sound.union(map(source_of, self.rows.values())), reverse=True)
+        made = (source_of(row) for key, row in self.rows.items() if key not in self.kept)
+        return sorted(sound.union(made), reverse=True)
+
+    def why_kept(self) -> dict[str, str]:
+        """The snapshots of the kept rows, and why none of them makes its row."""
+        names = sorted(map(source_of, self.kept.values()))
+        return {name.name: self.damaged.get(name.name, "it is gone") for name in names}
 
     def metadata_of(self, name: str, content: bytes) -> dict[str, str]:
         """The metadata of one of its files."""
@@ -86,7 +107,8 @@ class Updated:
     """What became of the history.
 
     The files written, in that order; the dated blobs whose rows are new in it; the days that have lost a row;
-    the damaged blobs, with the reason; how many rows it has, and the days without one.
+    the damaged blobs, with the reason; how many rows it has, and the days without one; the blobs whose rows
+    are kept, with the reason, where all snapshots were read.
     """
 
     written: list[str]
@@ -95,38 +117,51 @@ class Updated:
     damaged: dict[str, str]
     rows: int
     missing: list[date]
+    kept: dict[str, str] = field(default_factory=dict)
 
 
 def read_former(head: Blob | None) -> Former:
-    """The history as read; nothing where there is none. Raises DamagedError where no run wrote it so."""
+    """The history as read; nothing where there is none, or nothing that is rows."""
     if head is None:
         return Former()
-    if head.metadata.get(_SHA256) != hashlib.sha256(head.content).hexdigest():
-        raise DamagedError("it is not what was written")
-    return Former({key_of(row): row for row in parse_ndjson(head.content)}, head.metadata.get(_SEEN))
+    is_written = head.metadata.get(_SHA256) == hashlib.sha256(head.content).hexdigest()
+    damage = "" if is_written else "it is not what was written"
+    try:
+        rows = {key_of(row): row for row in parse_ndjson(head.content)}
+    except DamagedError as error:
+        return Former(damage=damage or str(error))
+    return Former(rows, head.metadata.get(_SEEN) if is_written else None, damage)
 
 
-def draft(rows: Rows, names: list[SnapshotName], read: Iterable[Found], today: date) -> Draft:
-    """The rows with those of the snapshots read; a row that is there stays where it comes of a later one."""
-    rows, damaged = dict(rows), dict[str, str]()
+def draft(names: list[SnapshotName], read: Iterable[Found], today: date) -> Draft:
+    """The rows of these snapshots, which are read in their order."""
+    rows, damaged = dict[Key, Row](), dict[str, str]()
     for found in read:
-        if found.row is None:
+        if found.name.day > today + _DAY:  # by a clock that is ahead of this one
+            damaged[found.name.name] = YET_TO_COME
+        elif found.row is None:
             damaged[found.name.name] = found.damage
-        elif found.name.day > today + _DAY:  # by a clock that is ahead of this one
-            damaged[found.name.name] = "its day is yet to come"
         else:
-            there = rows.get(key_of(found.row))
-            if there is None or source_of(there) <= found.name:  # else its later one is gone or damaged
-                rows[key_of(found.row)] = found.row
+            rows[key_of(found.row)] = found.row
     return Draft({key: rows[key] for key in sorted(rows)}, names, damaged)
 
 
-def prefixes(last: SnapshotName, today: date) -> Iterator[str]:
-    """Where what may be new lies: the months since the day before the last."""
-    # A snapshot has the date of the storage service, whose clock may be ahead of this one.
-    since, until = last.day - _DAY, max(last.day, today) + _DAY
-    months = range(since.year * 12 + since.month - 1, until.year * 12 + until.month)
-    yield from (f"{PREFIX}{month // 12:04}/{month % 12 + 1:02}/" for month in months)
+def keeping(draft: Draft, rows: Rows, dropped: Collection[date] = ()) -> Draft:
+    """A draft with the rows of a former history that come of no snapshot in it and of none before one in it.
+
+    Rows of the days to be dropped are left out.
+    """
+    sound = {name.name for name in draft.names} - draft.damaged.keys()
+
+    def stays(key: Key, row: Row) -> bool:
+        if row["sourceBlob"] in sound or day_of(row) in dropped:
+            return False
+        there = draft.rows.get(key)
+        return there is None or source_of(there) < source_of(row)  # whose own is gone or damaged
+
+    kept = {key: row for key, row in rows.items() if stays(key, row)}
+    both = draft.rows | kept
+    return replace(draft, rows={key: both[key] for key in sorted(both)}, kept=kept)
 
 
 def manifest_of(draft: Draft, files: Files, generated: Json) -> bytes:
@@ -145,6 +180,7 @@ def updated(former: Former, draft: Draft, written: list[str]) -> Updated:
         damaged=draft.damaged,
         rows=len(draft.rows),
         missing=missing_days(draft.rows.values()),
+        kept=draft.why_kept(),
     )
 
 

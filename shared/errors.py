@@ -13,6 +13,8 @@ UsageSummaryError
 └── StorageError               Blob Storage
     ├── BlobConflictError      somebody else wrote first
     ├── StorageRefusedError    the identity has no role for that
+    ├── BlobUnreadableError    a blob cannot be read as it is; others can
+    ├── ContainerMissingError  the dated snapshots are gone, and their history is there
     └── RecordError            the record could not be written, or a run has nothing to record
 
 A code is the problem's that callers see; storage's errors never reach one, and have codes for the log and the
@@ -119,6 +121,16 @@ class BlobConflictError(StorageError):
 
 class StorageRefusedError(StorageError):
     """The identity may not do this; somebody must give it a role."""
+
+
+class BlobUnreadableError(StorageError):
+    """A blob cannot be read through its own fault: it is archived, for example. Others can be read."""
+
+
+class ContainerMissingError(StorageError):
+    """The container of the dated snapshots is missing, while its history is there: somebody must act."""
+
+    code = "record"
 
 
 class RecordError(StorageError):

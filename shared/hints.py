@@ -149,7 +149,9 @@ _BLOB_STORAGE = {
     "AuthorizationFailure": (
         "Admit the app's subnet, or your own address for ops, in the storage account's networking."
     ),
-    "BlobArchived": "Rehydrate the blob to an online tier; keep the record out of rules that archive blobs.",
+    "BlobArchived": "Rehydrate the archived blob to an online tier; let no rule archive the record.",
+    "BlobBeingRehydrated": "Wait until the archived blob is rehydrated, which may take some hours.",
+    "BlobUsesCustomerSpecifiedEncryption": "Upload the blob again without an encryption key of your own.",
     "AuthenticationFailed": "Check the key in the storage connection string, and the machine's clock.",
     "KeyBasedAuthenticationNotPermitted": (
         "Set USAGE_STORAGE__blobServiceUri instead of a connection string, since the account takes no keys."

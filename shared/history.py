@@ -7,19 +7,20 @@ requests of storage after ten years as on the second day.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
 
-from shared import drafts
+from shared import drafts, snapshots
 from shared.blob import Blob, ListedBlob, md5
 from shared.blobs import Container
 from shared.clock import Clock
 from shared.drafts import CSV, LATEST, MANIFEST, NDJSON, Draft, Files, Former, Found, Updated, manifest_of
-from shared.errors import BlobConflictError, RecordError
+from shared.errors import BlobConflictError, ConfigurationError, ContainerMissingError, RecordError
 from shared.events import log_event
 from shared.record import Record
-from shared.rows import CSV_TYPE, NDJSON_TYPE, Rows, csv_text, generated_at, last_date, ndjson
-from shared.snapshots import DATASET, JSON_TYPE, DamagedError, SnapshotName, instant_text
+from shared.rows import CSV_TYPE, NDJSON_TYPE, csv_text, day_of, generated_at, last_date, ndjson
+from shared.snapshots import DATASET, JSON_TYPE, instant_text
 
 _TYPES = {NDJSON: NDJSON_TYPE, CSV: CSV_TYPE, LATEST: JSON_TYPE, MANIFEST: JSON_TYPE}
 _TRIES = 5
@@ -55,14 +56,32 @@ class History:
         """
         return self._converge(self._later)
 
-    def rebuild(self, progress: Progress) -> Updated:
-        """The same from all dated blobs, with those that others have brought in or damaged."""
-        return self._converge(lambda _: self.draft(progress))
+    def rebuild(self, progress: Progress, dropped: Collection[date] = ()) -> Updated:
+        """The same from all dated blobs, with those that others have brought in or damaged.
 
-    def draft(self, progress: Progress) -> Draft:
-        """What a rebuild would make of the dated blobs."""
-        names = self._record.names()
-        return self._draft({}, names, progress(self._record.read(names), len(names)))
+        A row of the history whose snapshot cannot be read stays, unless its day is to be dropped. Raises
+        ConfigurationError, and writes nothing, when a day to be dropped has no such row.
+        """
+        unproven = set(dropped)
+
+        def make_draft(former: Former) -> Draft:
+            draft = self._draft_of_all(progress)
+            absent = unproven.difference(map(day_of, drafts.keeping(draft, former.rows).kept.values()))
+            unproven.clear()  # a second look may find them dropped by the first
+            if absent:
+                raise ConfigurationError(
+                    f"no row is kept of {', '.join(day.isoformat() for day in sorted(absent))}, "
+                    "so there is none to drop: either the history has no row of that day, "
+                    "or a snapshot that can be read makes it",
+                    hint="Look for the days of kept rows with python3 -m ops history verify.",
+                )
+            return drafts.keeping(draft, former.rows, dropped)
+
+        return self._converge(make_draft)
+
+    def draft(self, progress: Progress, head: Blob | None = None) -> Draft:
+        """What a rebuild would make of the dated blobs, where `head` is the history's usagesummary.ndjson."""
+        return drafts.keeping(self._draft_of_all(progress), drafts.read_former(head).rows)
 
     def files(self, draft: Draft) -> Files:
         """The files of a draft but for the manifest. Raises RecordError when no snapshot can be read."""
@@ -79,7 +98,11 @@ class History:
         for _ in range(_TRIES):
             stored = self._look()
             first = first or stored  # a later look may find this run's own manifest
-            former = _read_former(stored.head)
+            former = drafts.read_former(stored.head)
+            if former.damage:
+                log_event(
+                    _log, logging.WARNING, "history.damaged", dataset=DATASET, blob=NDJSON, message=former.damage
+                )
             draft = make_draft(former)
             for name, damage in draft.damaged.items():
                 log_event(_log, logging.ERROR, "snapshot.damaged", dataset=DATASET, blob=name, message=damage)
@@ -115,14 +138,19 @@ class History:
 
     def _later(self, former: Former) -> Draft:
         """What was known, with what the dated blobs say beyond it."""
-        if former.last is None:
-            return self.draft(lambda found, _: found)
-        prefixes = drafts.prefixes(former.last, self._clock.now().date())
+        if former.last is None or former.seen is None:
+            return drafts.keeping(self._draft_of_all(lambda found, _: found), former.rows)
+        today = self._clock.now().date()
+        prefixes = snapshots.prefixes(former.last, today)
         names = [name for prefix in prefixes for name in self._record.names(prefix)]
-        return self._draft(former.rows, names, self._record.read(former.unread(names)))
+        unread = former.unread(names)
+        draft = drafts.keeping(drafts.draft(unread, self._record.read(unread), today), former.rows)
+        return replace(draft, names=names, kept={})
 
-    def _draft(self, rows: Rows, names: list[SnapshotName], read: Iterable[Found]) -> Draft:
-        return drafts.draft(rows, names, read, self._clock.now().date())
+    def _draft_of_all(self, progress: Progress) -> Draft:
+        names = self._record.names()
+        found = progress(self._record.read(names), len(names))
+        return drafts.draft(names, found, self._clock.now().date())
 
     def _latest(self, draft: Draft) -> bytes:
         """The newest snapshot; not one that has been damaged since it was recorded."""
@@ -136,13 +164,19 @@ class History:
         )
 
 
-def _read_former(head: Blob | None) -> Former:
-    """The history as read; nothing where it is not as a run wrote it."""
-    try:
-        return drafts.read_former(head)
-    except DamagedError as error:
-        log_event(_log, logging.WARNING, "history.damaged", dataset=DATASET, blob=NDJSON, message=str(error))
-        return Former()
+def refuse_anew(container: str, history: Container) -> None:
+    """Raise ContainerMissingError where a history has files, which are only ever made of snapshots.
+
+    An empty container in a deleted one's place would keep anybody from undeleting that one.
+    """
+    if not _TYPES.keys().isdisjoint(blob.name for blob in history.list()):
+        raise ContainerMissingError(
+            f"the container {container} of the dated snapshots is missing, and its history has rows",
+            hint=f"Undelete {container} before anything of that name is made (in the portal Show deleted "
+            "containers, or az storage container restore), or correct USAGE_SNAPSHOT_CONTAINER; then run "
+            "python3 -m ops snapshot, and python3 -m ops history verify, which tells whether a rebuild is "
+            "needed.",
+        )
 
 
 def _warn_of_gaps(updated: Updated, draft: Draft, former: Blob | None) -> None:

@@ -13,7 +13,7 @@ from shared import snapshots
 from shared.blob import md5
 from shared.blobs import Container
 from shared.drafts import Found
-from shared.errors import BlobConflictError, RecordError, StorageRefusedError
+from shared.errors import BlobConflictError, BlobUnreadableError, RecordError, StorageRefusedError
 from shared.held import Answer
 from shared.rows import Row, row_of
 from shared.snapshots import DamagedError, SnapshotName
@@ -65,6 +65,10 @@ class Record:
         listed = (snapshots.parse_name(blob.name) for blob in self._container.list(prefix))
         return sorted(name for name in listed if name is not None)
 
+    def ignored(self) -> list[str]:
+        """The names of all blobs of the container that are no dated blobs', by name."""
+        return [blob.name for blob in self._container.list() if snapshots.parse_name(blob.name) is None]
+
     def read(self, names: Sequence[SnapshotName]) -> Iterator[Found]:
         """Those blobs, in that order; of ten years no more than a few are in memory."""
         with ThreadPoolExecutor(_READERS) as pool:
@@ -72,7 +76,7 @@ class Record:
                 yield from pool.map(self._find, some)
 
     def content(self, name: SnapshotName) -> bytes | None:
-        """A snapshot as it was written; None where it is gone or damaged."""
+        """A snapshot as it was written; None where it is gone, archived or damaged."""
         try:
             return self._sound(name)[0]
         except DamagedError:
@@ -99,7 +103,10 @@ class Record:
 
     def _sound(self, name: SnapshotName) -> tuple[bytes, Row]:
         """A blob and its row. Raises DamagedError."""
-        blob = self._container.read(name.name).blob
+        try:
+            blob = self._container.read(name.name).blob
+        except BlobUnreadableError as error:
+            raise DamagedError(f"it cannot be read. {error.hint}") from None
         if blob is None:
             raise DamagedError("it is gone")
         if blob.md5 is not None and blob.md5 != md5(blob.content):

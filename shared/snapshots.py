@@ -4,9 +4,9 @@ A snapshot is written once and never changed.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from simplejson import RawJSON
 
@@ -21,6 +21,7 @@ _NAME = re.compile(
     r"usagesummary/v1/(\d{4})/(\d\d)/(\d\d)/usagesummary(?:\.([01]\d[0-5]\d[0-5]\d|2[0-3][0-5]\d[0-5]\d)Z)?\.json",
     re.ASCII,
 )
+_DAY = timedelta(days=1)
 _CHANGES_AT_EACH_FETCH = "etag"  # of the resource, in its attributes; nothing promises that it stays
 
 
@@ -52,6 +53,14 @@ def parse_name(name: str) -> SnapshotName | None:
 def day_prefix(day: date) -> str:
     """Where the blobs of a day lie."""
     return f"{PREFIX}{day:%Y/%m/%d}/"
+
+
+def prefixes(last: SnapshotName, today: date) -> Iterator[str]:
+    """Where what may be new lies: the months since the day before the last."""
+    # A snapshot has the date of the storage service, whose clock may be ahead of this one.
+    since, until = last.day - _DAY, max(last.day, today) + _DAY
+    months = range(since.year * 12 + since.month - 1, until.year * 12 + until.month)
+    yield from (f"{PREFIX}{month // 12:04}/{month % 12 + 1:02}/" for month in months)
 
 
 def first_name(day: date) -> str:

@@ -2,6 +2,7 @@ import base64
 import gc
 import socket
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,15 +15,17 @@ import trustme
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ManagedIdentityCredential
-from azure.storage.blob import BlobBlock, ContainerClient
+from azure.storage.blob import BlobBlock, ContainerClient, ContentSettings
 
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Delivery, Fault, Service, Simulator
 from shared.blob import Reading
-from shared.blobs import QUICK, Container
+from shared.blobs import PATIENT, QUICK, Container
 from shared.errors import (
     BlobConflictError,
+    BlobUnreadableError,
     ConfigurationError,
+    RecordError,
     StorageError,
     StorageRefusedError,
 )
@@ -321,10 +324,53 @@ def test_a_blob_that_has_been_archived_is_named_with_what_to_do(
     with pytest.raises(StorageError) as refused:
         container.read(NAME)
     place = f"{beside.container_name}/{NAME}"
-    assert type(refused.value) is StorageError
+    assert type(refused.value) is BlobUnreadableError
     assert refused.value.message == f"Blob Storage answered 409 (BlobArchived) for {place}"
     assert refused.value.hint == hint("BlobArchived")
     assert [each.name for each in container.list()] == [NAME]
+
+
+@pytest.mark.parametrize(
+    "code", ["BlobArchived", "BlobBeingRehydrated", "BlobUsesCustomerSpecifiedEncryption"]
+)
+def test_what_is_one_blobs_own_fault_is_an_error_of_its_own_with_a_hint(
+    settings: Settings, code: str
+) -> None:
+    answer = http(f"409 Conflict\r\nx-ms-error-code: {code}".encode())
+    with peer(answer) as address, pytest.raises(BlobUnreadableError) as refused:
+        opened(at(address), settings).read(NAME)
+    assert refused.value.hint == hint(code) is not None
+
+
+def test_a_container_that_is_being_deleted_is_no_conflict_and_not_taken_for_missing(
+    settings: Settings,
+) -> None:
+    with peer(http(b"409 Conflict\r\nx-ms-error-code: ContainerBeingDeleted")) as address:
+        assert outcomes(opened(at(address), settings)) == dict.fromkeys(
+            ("read", "write", "list"), StorageError
+        )
+
+
+def test_where_a_missing_container_is_refused_nothing_lists_it_and_nothing_makes_it(azurite: Azurite) -> None:
+    def refuse() -> None:
+        raise RecordError("not this one")
+
+    name, connection = f"test-{uuid.uuid4().hex[:12]}", StorageConnection(azurite.connection_string)
+    container = Container(name, connection, PATIENT, None, missing=refuse)
+    for work in (container.list, lambda: container.write(NAME, b"{}", JSON, replacing=None)):
+        with pytest.raises(RecordError, match="not this one"):
+            work()
+    with ContainerClient.from_connection_string(azurite.connection_string, name) as client:
+        assert not client.exists()
+
+
+def test_a_blob_is_read_as_it_is_stored_whatever_encoding_it_claims(
+    container: Container, beside: ContainerClient
+) -> None:
+    beside.upload_blob(NAME, b"{}", content_settings=ContentSettings(content_encoding="gzip"))
+    blob = container.read(NAME).blob
+    assert blob is not None
+    assert (blob.content, blob.md5) == (b"{}", md5(b"{}", usedforsecurity=False).digest())
 
 
 @pytest.mark.parametrize(

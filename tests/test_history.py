@@ -26,8 +26,9 @@ from shared import snapshots
 from shared.blob import md5
 from shared.blobs import PATIENT, Container
 from shared.drafts import CSV, LATEST, MANIFEST, NDJSON, Found, Updated, manifest_of
-from shared.errors import RecordError, StorageError
+from shared.errors import ConfigurationError, RecordError, StorageError
 from shared.held import Answer
+from shared.hints import hint
 from shared.history import History
 from shared.record import Record, Taken
 from shared.rows import generated_at
@@ -90,8 +91,8 @@ class Books:
         self.usage.upload_blob(name, snapshots.snapshot(members, at, ID, ID))
         return name
 
-    def rebuild(self) -> Updated:
-        return self.keeper().rebuild(lambda found, _: found)
+    def rebuild(self, *dropped: date) -> Updated:
+        return self.keeper().rebuild(lambda found, _: found, dropped)
 
     def is_as_rebuilt(self) -> bool:
         """Whether all files, the manifest among them, are those of a rebuild."""
@@ -147,9 +148,16 @@ def with_digits(text: bytes) -> Any:  # noqa: ANN401  # any JSON
     return json.loads(text, parse_float=str, parse_int=str)
 
 
-def updated(written: list[str], added: list[str], *, rows: int, missing: tuple[int, ...] = ()) -> Updated:
+def updated(
+    written: list[str],
+    added: list[str],
+    *,
+    rows: int,
+    missing: tuple[int, ...] = (),
+    dropped: tuple[str, ...] = (),
+) -> Updated:
     """What an update comes to that finds no damage; missing are days of November 2026."""
-    return Updated(written, added, [], {}, rows, [date(2026, 11, day) for day in missing])
+    return Updated(written, added, [*dropped], {}, rows, [date(2026, 11, day) for day in missing])
 
 
 @contextmanager
@@ -535,7 +543,7 @@ def test_a_snapshot_with_whom_to_notify_that_others_brought_in_comes_into_no_fil
     assert [name for name in FILES if b"nordlys" in books.file(name)] == []
 
 
-def test_of_the_newest_snapshot_damaged_later_the_row_stays_until_a_rebuild_drops_it(books: Books) -> None:
+def test_of_the_newest_snapshot_damaged_later_the_row_stays_until_its_day_is_dropped(books: Books) -> None:
     books.run("1", at="20T08:05")
     books.run("2", at="21T08:05")
     rows = books.rows()
@@ -544,12 +552,137 @@ def test_of_the_newest_snapshot_damaged_later_the_row_stays_until_a_rebuild_drop
     assert (books.rows(), books.file(LATEST)) == (rows, read(books.usage, dated(20)))
     assert books.keeper().bring_up_to_date() == updated([], [], rows=2)
     damaged = {dated(21): "it is no JSON object in UTF-8"}
-    assert books.rebuild() == Updated([NDJSON, CSV, MANIFEST], [], ["2026-11-21"], damaged, 1, [])
+    assert books.rebuild() == Updated([], [], [], damaged, 2, [], damaged)
+    dropped = books.rebuild(date(2026, 11, 21))
+    assert dropped == Updated([NDJSON, CSV, MANIFEST], [], ["2026-11-21"], damaged, 1, [])
     assert (books.rows(), books.file(LATEST)) == (rows[:1], read(books.usage, dated(20)))
 
 
+def test_rows_of_deleted_snapshots_stay_byte_for_byte_until_their_days_are_named(books: Books) -> None:
+    for day in ("17", "18", "19", "20", "21"):
+        books.run(f"{day}.50", at=f"{day}T08:05")
+    before, gone = books.files(), [dated(day) for day in (17, 18, 20)]
+    contents = {name: read(books.usage, name) for name in gone}
+    for name in gone:
+        books.usage.delete_blob(name)
+    kept = dict.fromkeys(gone, "it is gone")
+    assert books.run("21.50", at="21T09:05")[1].added == []
+    assert books.rebuild() == Updated([], [], [], {}, 5, [], kept)
+    assert books.files() == before
+    assert books.rebuild(date(2026, 11, 18), date(2026, 11, 20)) == Updated(
+        [NDJSON, CSV, MANIFEST],
+        [],
+        ["2026-11-18", "2026-11-20"],
+        {},
+        3,
+        [date(2026, 11, 18), date(2026, 11, 20)],
+        {dated(17): "it is gone"},
+    )
+    for name, content in contents.items():
+        beside(books.usage).write(name, content, "application/json", replacing=None)
+    assert books.rebuild().added == [dated(18), dated(20)]
+    assert books.files() == before == books.rebuilt()
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        pytest.param([21], id="a day whose snapshot can be read"),
+        pytest.param([18], id="a day without a row"),
+        pytest.param([20, 21], id="beside one that could be"),
+    ],
+)
+def test_a_day_to_be_dropped_that_has_no_kept_row_is_refused_and_nothing_is_written(
+    books: Books, days: list[int]
+) -> None:
+    books.run("1", at="20T08:05")
+    books.run("2", at="21T08:05")
+    books.usage.delete_blob(dated(20))
+    books.history.delete_blob(CSV)
+    before = books.etags()
+    with pytest.raises(ConfigurationError, match=f"no row is kept of 2026-11-{days[-1]}, so") as refused:
+        books.rebuild(*(date(2026, 11, day) for day in days))
+    assert "history verify" in (refused.value.hint or "")
+    assert books.etags() == before
+
+
+def test_a_rebuild_that_is_overtaken_after_it_has_dropped_a_day_goes_on(
+    books: Books, proxy: StorageProxy
+) -> None:
+    for day in ("19", "20", "21"):
+        books.run(day, at=f"{day}T08:05")
+    books.usage.delete_blob(dated(20))
+    proxy.follow(failing_writes(Fault.CHANGED, str(books.history.container_name), 2))
+    update = books.keeper_behind(proxy).rebuild(lambda found, _: found, [date(2026, 11, 20)])
+    assert (update.rows, update.written) == (2, [CSV, MANIFEST])
+    assert books.is_as_rebuilt()
+
+
+def test_a_row_that_another_snapshot_makes_now_is_not_kept_beside_it(books: Books) -> None:
+    books.run(document("1", "2026-10-28"), at="20T08:05")
+    books.run("2", at="21T08:05")
+    members = read_usage_summary(document("1", "2026-11-20")).members
+    content = snapshots.snapshot(members, instant("20T08:05"), ID, ID)
+    books.usage.upload_blob(dated(20), content, overwrite=True)
+    assert books.rebuild() == updated([NDJSON, CSV, MANIFEST], [dated(20)], rows=2, dropped=("2026-11-20",))
+    assert books.files() == books.rebuilt()
+
+
+@pytest.mark.parametrize("work", ["run", "rebuild"])
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["its row is there", "with a damaged history"])
+def test_snapshots_that_cannot_be_read_cost_nothing_but_their_rows_and_all_are_told(
+    books: Books, caplog: pytest.LogCaptureFixture, work: str, *, is_damaged: bool
+) -> None:
+    for day in ("16", "17", "18", "19", "20", "21"):
+        books.run(day, at=f"{day}T08:05")
+    before = books.files()
+    for archived in (16, 19):
+        books.usage.get_blob_client(dated(archived)).set_standard_blob_tier("Archive")
+    books.usage.upload_blob(dated(17), b"", overwrite=True)
+    books.usage.upload_blob(
+        dated(18), b"{}", overwrite=True, content_settings=ContentSettings(content_encoding="gzip")
+    )
+    books.bring_in("15", instant("15T08:05"))
+    if is_damaged:
+        books.history.upload_blob(NDJSON, b"garbage", overwrite=True)
+    else:
+        books.history.delete_blob(MANIFEST)
+    update = books.rebuild() if work == "rebuild" else books.run("21", at="21T09:05")[1]
+    reads_all = is_damaged or work == "rebuild"
+    damaged = {
+        dated(16): f"it cannot be read. {hint('BlobArchived')}",
+        dated(17): "it is no JSON object in UTF-8",
+        dated(18): "its schemaVersion is not 1",
+        dated(19): f"it cannot be read. {hint('BlobArchived')}",
+    }
+    assert update.damaged == (damaged if reads_all else {})
+    assert [line["blob"] for line in events(caplog, "snapshot.damaged")] == [*update.damaged]
+    days = {row["snapshotDate"][-2:] for row in books.rows()}
+    assert days == {"20", "21"} | ({"15"} if reads_all else set()) | (
+        set() if is_damaged else {"16", "17", "18", "19"}
+    )
+    assert json.loads(books.file(MANIFEST))["rows"] == len(books.rows())
+    assert books.file(LATEST) == before[LATEST]
+
+
+def test_a_row_of_a_history_written_by_hand_stays_where_no_snapshot_can_be_read(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    for day in ("19", "20", "21"):
+        books.run(day, at=f"{day}T08:05")
+    rows = books.rows()
+    books.usage.delete_blob(dated(19))
+    by_hand = books.file(NDJSON).replace(b'"totalCost":20', b'"totalCost":7')
+    books.history.upload_blob(NDJSON, by_hand, overwrite=True)
+    _, update = books.run("21", at="21T09:05")
+    assert (update.written, update.kept) == ([NDJSON], {dated(19): "it is gone"})
+    assert books.rows() == rows
+    assert [line["message"] for line in events(caplog, "history.damaged")] == ["it is not what was written"]
+    assert books.run("21", at="21T10:05")[1] == updated([], [], rows=3)
+
+
 @pytest.mark.parametrize("is_gone", [True, False], ids=["deleted", "damaged"])
-def test_a_run_puts_no_older_snapshot_in_a_later_ones_place_and_a_rebuild_does(
+def test_no_older_snapshot_comes_into_a_later_ones_place_until_its_day_is_dropped(
     books: Books, *, is_gone: bool
 ) -> None:
     books.take("1")
@@ -563,8 +696,9 @@ def test_a_run_puts_no_older_snapshot_in_a_later_ones_place_and_a_rebuild_does(
     older = books.bring_in("3", instant("21T09:05"), revised=True)  # so that all of the day are read again
     assert books.keeper().bring_up_to_date().added == []
     assert books.keeper().bring_up_to_date().written == []
+    assert books.rebuild().written == []
     assert books.rows() == rows
-    assert books.rebuild().added == [older]
+    assert books.rebuild(date(2026, 11, 21)).added == [older]
     assert [row["sourceBlob"] for row in books.rows()] == [dated(20), older]
     assert books.files() == books.rebuilt()
 
@@ -577,7 +711,7 @@ def test_where_the_only_rows_snapshot_is_damaged_an_earlier_sound_one_is_the_lat
     taken, updated = books.run("1", at="21T10:05")
     assert (taken.outcome, updated.written) == ("unchanged", [LATEST, MANIFEST])
     assert json.loads(books.file(LATEST))["usageSummary"]["totalCost"] == 1
-    assert json.loads(books.file(NDJSON))["totalCost"] == 2  # until a rebuild
+    assert json.loads(books.file(NDJSON))["totalCost"] == 2
     assert books.run("1", at="21T11:05")[1].written == []
 
 
@@ -715,8 +849,11 @@ def test_a_snapshot_of_a_day_yet_to_come_is_damaged_and_keeps_no_later_one_out(
     name = "usagesummary/v1/2027/11/21/usagesummary.json"
     content = read(books.usage, dated(21)).replace(b"2026-11-21", b"2027-11-21")
     beside(books.usage).write(name, content, "application/json", replacing=None)
-    rebuilt = books.keeper().rebuild(lambda found, _: found)
-    assert (rebuilt.damaged, rebuilt.rows) == ({name: "its day is yet to come"}, 1)
+    garbage = name.replace("2027", "2031")
+    books.usage.upload_blob(garbage, b"{}")
+    rebuilt = books.rebuild()
+    assert rebuilt.damaged == dict.fromkeys([name, garbage], "its day is yet to come")
+    assert rebuilt.rows == 1
     assert events(caplog, "snapshot.damaged")
     assert books.run("2", at="22T08:05")[1].rows == 2
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
+from pathlib import Path
 
 import pytest
 from azure.core.credentials import AccessToken
@@ -176,6 +177,8 @@ def test_a_sound_record_is_verified_and_its_gaps_are_no_failure(kept: Desk) -> N
         "snapshots": 6,
         "rows": 6,
         "damaged": {},
+        "ignored": [],
+        "kept": {},
         "differing": [],
         "wouldDrop": [],
         "lastDate": "2026-11-21",
@@ -191,11 +194,14 @@ def test_a_damaged_snapshot_is_named_with_the_reason(kept: Desk) -> None:
     done, facts = kept.run("history", "verify"), kept.run("history", "verify", "--json").facts
     assert done.code == 4
     assert f"… damaged               {name}: it is no JSON object in UTF-8\n" in done.out
-    assert "A rebuild would drop    2026-11-21\n" in done.out
-    assert done.err.startswith("record: the record is not sound: 1 damaged, 4 not as rebuilt\nRestore the")
-    assert facts["damaged"] == {name: "it is no JSON object in UTF-8"}
-    assert (facts["differing"], facts["wouldDrop"]) == (FILES, ["2026-11-21"])
+    assert f"… kept, no snapshot     {name}: it is no JSON object in UTF-8\n" in done.out
+    said = "1 damaged, 1 kept without a snapshot, 2 not as rebuilt"
+    assert done.err.startswith(f"record: the record is not sound: {said}\nRestore the")
+    assert facts["damaged"] == facts["kept"] == {name: "it is no JSON object in UTF-8"}
+    assert (facts["differing"], facts["wouldDrop"]) == ([LATEST, MANIFEST], [])
     assert "before anything else" in facts["hint"]
+    assert "--drop" in facts["hint"]
+    assert facts["hint"].endswith("Then run python3 -m ops history rebuild.")
     assert kept.slept == [5.0, 5.0]
 
 
@@ -270,10 +276,103 @@ def test_a_rebuild_adopts_what_was_brought_in_and_writes_nothing_twice(kept: Des
     assert "none: all was right" in again.out
 
 
-def test_a_rebuild_says_which_day_has_lost_its_row(kept: Desk) -> None:
-    kept.usage.delete_blob(first_name(DAY - timedelta(days=5)))
-    facts = kept.run("history", "rebuild", "--json").facts
-    assert (facts["dropped"], facts["added"], facts["rows"]) == (["2026-11-16"], [], 5)
+def test_a_row_without_a_snapshot_is_kept_and_named_until_its_day_is_dropped(kept: Desk) -> None:
+    name = first_name(DAY - timedelta(days=5))
+    kept.usage.delete_blob(name)
+    before = kept.blobs()
+    rebuilt, verified = kept.run("history", "rebuild"), kept.run("history", "verify", "--json")
+    assert f"Kept, no snapshot       {name}: it is gone\n" in rebuilt.out
+    assert (rebuilt.code, kept.blobs()) == (0, before)
+    assert (verified.code, verified.facts["kept"]) == (4, {name: "it is gone"})
+    assert verified.facts["message"] == "the record is not sound: 1 kept without a snapshot"
+    assert "they may stay" in verified.facts["hint"]
+    facts = kept.run("history", "rebuild", "--drop", "2026-11-16", "--json").facts
+    assert (facts["dropped"], facts["kept"], facts["added"], facts["rows"]) == (["2026-11-16"], {}, [], 5)
+    assert kept.run("history", "verify").code == 0
+
+
+def test_a_day_that_keeps_no_row_is_not_dropped(kept: Desk) -> None:
+    before = kept.blobs()
+    done = kept.run("history", "rebuild", "--drop", "2026-11-21", "--drop", "2026-11-17")
+    assert (done.code, done.out, kept.blobs()) == (2, "", before)
+    assert "no row is kept of 2026-11-17, 2026-11-21" in done.err
+    with pytest.raises(SystemExit) as stopped:
+        kept.run("history", "rebuild", "--drop", "2026-11-31")
+    assert stopped.value.code == 2
+
+
+def test_archived_snapshots_are_all_named_and_verified_again_once_they_are_rehydrated(kept: Desk) -> None:
+    names = [first_name(DAY - timedelta(days=days)) for days in (6, 5, 2)]
+    for name in names:
+        kept.usage.get_blob_client(name).set_standard_blob_tier("Archive")
+    kept.history.delete_blob(NDJSON)
+    done = kept.run("history", "verify", "--json")
+    assert (done.code, [*done.facts["damaged"]], done.facts["kept"]) == (4, names, {})
+    rebuilt = kept.run("history", "rebuild", "--json").facts
+    assert ([*rebuilt["damaged"]], rebuilt["rows"]) == (names, 3)
+    for name in names:
+        kept.usage.get_blob_client(name).set_standard_blob_tier("Hot")
+    assert kept.run("history", "rebuild", "--json").facts["rows"] == 6
+    assert kept.run("history", "verify").code == 0
+
+
+def test_odd_names_are_told_as_what_they_are(kept: Desk) -> None:
+    odd = (Path(__file__).parent / "field" / "record" / "odd-names.txt").read_text(encoding="utf-8").split()
+    *ignored, future = odd
+    for name in ignored:
+        kept.usage.upload_blob(name, b"{}")
+    sound = kept.run("history", "verify", "--json")
+    assert (sound.code, sound.facts["ignored"], sound.facts["snapshots"]) == (0, sorted(ignored), 6)
+    kept.usage.upload_blob(future, b"{}")
+    done = kept.run("history", "verify")
+    assert done.code == 4
+    assert [f"Ignored, no snapshot    {name}\n" in done.out for name in ignored] == [True] * 5
+    assert f"… damaged               {future}: its day is yet to come\n" in done.out
+    advice = "Remove or rename the snapshots of days yet to come, which no run wrote."
+    assert done.err == f"record: the record is not sound: 1 damaged\n{advice}\n"
+
+
+def test_of_many_names_a_person_sees_the_first_and_a_machine_all(kept: Desk) -> None:
+    names = [f"copies/{number:03}" for number in range(60)]
+    for name in names:
+        kept.usage.upload_blob(name, b"{}")
+    done = kept.run("history", "verify")
+    assert done.out.count("Ignored, no snapshot") == 51
+    assert "Ignored, no snapshot    and 10 more, all of them with --json\n" in done.out
+    assert kept.run("history", "verify", "--json").facts["ignored"] == names
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("snapshot", 1), ("snapshot --dry-run", 1), ("history rebuild", 1), ("history verify", 4)],
+)
+def test_a_deleted_container_is_named_with_what_to_do_and_nothing_is_made(
+    kept: Desk, command: str, code: int
+) -> None:
+    kept.usage.delete_container()
+    before = kept.blobs()
+    done = kept.run(*command.split())
+    assert (done.code, done.out, kept.blobs(), kept.usage.exists()) == (code, "", before, False)
+    name = kept.usage.container_name
+    assert done.err.startswith(
+        f"record: the container {name} of the dated snapshots is missing, and its history has rows\n"
+        f"Undelete {name} before anything of that name is made"
+    )
+
+
+def test_an_empty_container_in_a_deleted_ones_place_costs_no_row(kept: Desk) -> None:
+    files = {name: kept.history.download_blob(name).readall() for name in FILES}
+    names = [each.name for each in kept.usage.list_blobs()]
+    for name in names:
+        kept.usage.delete_blob(name)
+    verified, rebuilt = kept.run("history", "verify", "--json"), kept.run("history", "rebuild")
+    assert (verified.code, verified.facts["snapshots"], verified.facts["rows"]) == (4, 0, 6)
+    assert verified.facts["kept"] == dict.fromkeys(names, "it is gone")
+    assert (rebuilt.code, rebuilt.err.splitlines()[0]) == (
+        1,
+        "record: there is no snapshot that can be read among 0",
+    )
+    assert {name: kept.history.download_blob(name).readall() for name in FILES} == files
 
 
 def test_the_last_days_are_a_table_with_what_each_added(kept: Desk) -> None:

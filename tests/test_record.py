@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from azure.storage.blob import (
@@ -16,8 +17,9 @@ from azure.storage.blob import (
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from shared.blob import md5
 from shared.blobs import PATIENT, Container
-from shared.errors import RecordError, StorageRefusedError
+from shared.errors import RecordError, StorageError, StorageRefusedError
 from shared.held import Answer
+from shared.hints import hint
 from shared.record import Record, Taken
 from shared.settings import StorageConnection
 from tests.conftest import always_overtaken, beside
@@ -170,6 +172,15 @@ DAMAGES: dict[str, tuple[bytes, bytes]] = {
 }
 
 
+def test_after_an_archived_snapshot_of_today_the_same_answer_is_a_revision_once(
+    usage: ContainerClient, record: Record
+) -> None:
+    record.take(answer())
+    usage.get_blob_client(dated(21)).set_standard_blob_tier("Archive")
+    assert record.take(answer(at="21T09:00")) == Taken("revised", dated(21, "090000"))
+    assert record.take(answer(at="21T10:00")) == Taken("unchanged", dated(21, "090000"))
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_after_a_damaged_snapshot_of_today_the_same_answer_is_a_revision(
     usage: ContainerClient, record: Record, damage: str
@@ -319,20 +330,53 @@ def test_many_snapshots_are_read_in_the_order_asked_for(record: Record) -> None:
 
 
 def test_what_cannot_be_read_is_found_with_the_reason(usage: ContainerClient, record: Record) -> None:
-    for day in (18, 19, 20, 21):
+    for day in (16, 17, 18, 19, 20, 21):
         record.take(answer(at=f"{day}T08:00"))
     names = record.names()
+    usage.get_blob_client(dated(16)).set_standard_blob_tier("Archive")
+    usage.upload_blob(dated(17), b"", overwrite=True)
     usage.delete_blob(dated(18))
     usage.upload_blob(dated(19), b"garbage", overwrite=True)
     usage.get_blob_client(dated(20)).set_http_headers(ContentSettings(content_md5=bytearray(16)))
     assert [each.damage for each in record.read(names)] == [
+        f"it cannot be read. {hint('BlobArchived')}",
+        "it is no JSON object in UTF-8",
         "it is gone",
         "it is no JSON object in UTF-8",
         "its MD5 is another",
         "",
     ]
-    assert [each.row is None for each in record.read(names)] == [True, True, True, False]
-    assert [record.content(name) for name in names] == [None, None, None, read(usage, dated(21))]
+    assert [each.row is None for each in record.read(names)] == [True] * 5 + [False]
+    assert [record.content(name) for name in names] == [None] * 5 + [read(usage, dated(21))]
+
+
+@pytest.mark.parametrize("fault", [Fault.NO_KEY, Fault.ERROR_500, Fault.ERROR_503, Fault.DROP])
+def test_an_error_that_strikes_other_blobs_too_is_no_damage_of_one(
+    usage: ContainerClient, record: Record, proxy: StorageProxy, fault: Fault
+) -> None:
+    record.take(answer())
+    behind = Record(
+        Container(usage.container_name, StorageConnection(proxy.connection_string), PATIENT, None)
+    )
+    names = record.names()
+    proxy.follow(lambda request, _: fault if request.blob else Fault.NONE)
+    with pytest.raises(StorageError):
+        list(behind.read(names))
+    with pytest.raises(StorageError):
+        behind.content(names[0])
+
+
+def test_names_that_are_no_snapshots_are_those_that_are_ignored_in_the_whole_container(
+    usage: ContainerClient, record: Record
+) -> None:
+    assert record.ignored() == []
+    record.take(answer())
+    odd = (Path(__file__).parent / "field" / "record" / "odd-names.txt").read_text(encoding="utf-8").split()
+    for name in odd:
+        usage.upload_blob(name, b"{}")
+    *ignored, future = odd
+    assert record.ignored() == sorted(ignored)
+    assert [each.name for each in record.names()] == [dated(21), future]
 
 
 def test_a_snapshot_without_an_md5_is_read(usage: ContainerClient, record: Record) -> None:

@@ -6,7 +6,7 @@ import time
 import tracemalloc
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from shared.app import App, open_record
 from shared.blob import md5
 from shared.configuration import read_settings
 from shared.drafts import CSV, LATEST, MANIFEST, NDJSON, Found
-from shared.errors import StorageError
+from shared.errors import ContainerMissingError, StorageError
 from shared.held import Answer
 from shared.history import History
 from shared.record import Record
@@ -30,7 +30,7 @@ from shared.rows import row_of
 from shared.settings import RecordSettings
 from shared.snapshots import JSON_TYPE, SnapshotName, first_name, parse_name, snapshot
 from shared.usage_summary import read_usage_summary
-from tests.conftest import ManualClock, beside
+from tests.conftest import ManualClock, beside, events
 from tests.storage_proxy import Fault, Policy, Request, StorageProxy, failing_writes
 
 FILES = [NDJSON, CSV, LATEST]
@@ -358,3 +358,122 @@ def test_a_snapshot_whose_answer_was_lost_is_found_where_it_may_not_be_written_a
     assert app.take_snapshot()["outcome"] == ("unchanged" if times == 1 else "repaired")
     assert stage.files() == stage.rebuilt()
     assert [each.name for each in stage.usage.list_blobs()] == [first_name(TODAY.date())]
+
+
+def three_days(stage: Stage) -> dict[str, bytes]:
+    """Runs of three days; their snapshots."""
+    record, history = open_record(stage.settings, stage.clock.clock())
+    for number in range(3):
+        record.take(Answer(document(f"{number}.50"), stage.clock.instant, ID, ID))
+        history.bring_up_to_date()
+        stage.clock.advance(days=1)
+    return {each.name: stage.usage.download_blob(each.name).readall() for each in stage.usage.list_blobs()}
+
+
+def upload(container: ContainerClient, blobs: Mapping[str, bytes]) -> None:
+    """What an undeletion brings back."""
+    container.create_container()
+    for name, content in blobs.items():
+        container.upload_blob(name, content)
+
+
+def test_a_deleted_container_is_not_made_anew_and_once_it_is_back_no_row_is_lost(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    deleted, app = three_days(stage), stage.start()
+    before = stage.files()
+    stage.usage.delete_container()
+    for _ in range(2):
+        with pytest.raises(ContainerMissingError):
+            app.take_snapshot()
+        assert (stage.usage.exists(), stage.files()) == (False, before)
+        stage.clock.advance(days=1)
+    failed = events(caplog, "snapshot.failed")
+    assert [stage.usage.container_name in line["message"] for line in failed] == [True, True]
+    assert [line["hint"].startswith(f"Undelete {stage.usage.container_name}") for line in failed] == [
+        True,
+        True,
+    ]
+    assert {record.levelname for record in caplog.records if "snapshot.failed" in record.message} == {"ERROR"}
+    stage.clock.advance(days=-1, hours=2)
+    upload(stage.usage, deleted)
+    done = app.take_snapshot()
+    assert (done["outcome"], done["rows"], done["missingDates"]) == ("taken", 4, 1)
+    for name in (NDJSON, CSV):
+        assert stage.files()[name].startswith(before[name])
+    assert json.loads(read_file(stage.history, MANIFEST))["missingDates"] == ["2026-11-24"]
+    after = stage.files()
+    _, history = open_record(stage.settings, stage.clock.clock())
+    assert history.rebuild(unwatched).written == []
+    assert stage.files() == after == stage.rebuilt()
+
+
+def test_an_empty_container_is_deleted_before_the_deleted_one_is_undeleted(stage: Stage) -> None:
+    deleted, app = three_days(stage), stage.start()
+    before = stage.files()
+    stage.usage.delete_container()
+    stage.usage.create_container()  # by hand, or by a provisioning
+    done = app.take_snapshot()
+    assert (done["outcome"], done["rows"]) == ("taken", 4)
+    assert stage.files()[NDJSON].startswith(before[NDJSON])
+    stage.usage.delete_container()
+    upload(stage.usage, deleted)
+    stage.clock.advance(hours=2)
+    assert app.take_snapshot()["rows"] == 4
+    _, history = open_record(stage.settings, stage.clock.clock())
+    rebuilt = history.rebuild(unwatched)
+    assert (rebuilt.written, rebuilt.kept) == ([], {})
+    assert stage.files() == stage.rebuilt()
+
+
+@pytest.mark.parametrize("left", FILES)
+def test_any_file_of_a_history_keeps_a_missing_container_from_being_made_anew(
+    stage: Stage, left: str
+) -> None:
+    three_days(stage)
+    stage.usage.delete_container()
+    for name in {NDJSON, CSV, LATEST, MANIFEST} - {left}:
+        stage.history.delete_blob(name)
+    stage.history.upload_blob(left, b"", overwrite=True)
+    with pytest.raises(ContainerMissingError):
+        stage.start().take_snapshot()
+    assert not stage.usage.exists()
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["emptied", "deleted"])
+def test_where_nothing_of_a_history_is_left_the_container_is_made_as_on_the_first_day(
+    stage: Stage, *, is_there: bool
+) -> None:
+    three_days(stage)
+    stage.usage.delete_container()
+    for name in (NDJSON, CSV, LATEST, MANIFEST):
+        stage.history.delete_blob(name)
+    stage.history.upload_blob("readme.txt", b"of somebody else")
+    if not is_there:
+        stage.history.delete_container()
+    done = stage.start().take_snapshot()
+    assert (done["outcome"], done["rows"]) == ("taken", 1)
+
+
+def test_a_container_deleted_between_the_listing_and_the_write_is_not_made_anew(stage: Stage) -> None:
+    three_days(stage)
+    stage.proxy.follow(
+        lambda request, _: (
+            Fault.NONE
+            if request.method != "PUT" or request.container != stage.usage.container_name
+            else deleting(stage.usage)
+        )
+    )
+    with pytest.raises(ContainerMissingError):
+        stage.start().take_snapshot()
+    assert not stage.usage.exists()
+
+
+def deleting(container: ContainerClient) -> Fault:
+    """Just before the request is done, somebody deletes the container."""
+    container.delete_container()
+    return Fault.NONE
+
+
+def read_file(container: ContainerClient, name: str) -> bytes:
+    return container.download_blob(name).readall()
