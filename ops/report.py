@@ -9,7 +9,6 @@ from tabulate import tabulate
 
 from shared.errors import (
     ConsentRequiredError,
-    ContainerMissingError,
     OperatorError,
     RecordError,
     StorageRefusedError,

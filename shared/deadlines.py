@@ -128,6 +128,7 @@ class _AbortableAdapter(HTTPAdapter):
         self._lock = threading.Lock()
         self._handles: list[socket.socket] = []
         self._connections: list[HTTPConnection] = []
+        self._responses: list[requests.Response] = []
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # as HTTPAdapter has it
@@ -139,6 +140,12 @@ class _AbortableAdapter(HTTPAdapter):
         self._watch_pools(manager)
         return manager
 
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401  # as HTTPAdapter has it
+        response = super().send(*args, **kwargs)
+        with self._lock:
+            self._responses.append(response)
+        return response
+
     def abort(self) -> None:
         """End every connection, open or yet to come."""
         with self._lock:
@@ -147,12 +154,18 @@ class _AbortableAdapter(HTTPAdapter):
                 _shut_down(handle)
 
     def forget(self) -> None:
-        """Close every connection; urllib3 waits for garbage collection, which an exception puts off."""
+        """Close every connection; urllib3 waits for garbage collection, which an exception puts off.
+
+        A response that ends with its connection, and was not read to the end, holds the socket by itself.
+        """
         with self._lock:
+            for response in self._responses:
+                response.close()
             for connection in self._connections:
                 connection.close()
             for handle in self._handles:
                 handle.close()
+            self._responses.clear()
             self._connections.clear()
             self._handles.clear()
 

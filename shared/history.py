@@ -101,7 +101,12 @@ class History:
             former = drafts.read_former(stored.head)
             if former.damage:
                 log_event(
-                    _log, logging.WARNING, "history.damaged", dataset=DATASET, blob=NDJSON, message=former.damage
+                    _log,
+                    logging.WARNING,
+                    "history.damaged",
+                    dataset=DATASET,
+                    blob=NDJSON,
+                    message=former.damage,
                 )
             draft = make_draft(former)
             for name, damage in draft.damaged.items():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 from azure.core.pipeline.transport import HttpTransport
-from azure.storage.blob import BlobClient, BlobServiceClient, ContainerClient
+from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Simulator, World
@@ -25,13 +26,18 @@ from shared.fleet import Fleet
 from shared.fleet_blob import blob_name
 from shared.held import Answer
 from shared.settings import Settings, StorageConnection
+from tests.clients import blob_container, blob_service
+from tests.leaks import _closes_what_it_opens  # noqa: F401  # a fixture
+from tests.seeds import pytest_configure, pytest_sessionstart  # noqa: F401  # hooks
 from tests.storage_proxy import StorageProxy
 from tests.terminal import Terminal, free_port
 
 FIELD = Path(__file__).parent / "field"
 """Inputs made after public reports of people who do this job."""
 
-hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine is no defect
+_SLOW = [hypothesis.HealthCheck.too_slow]
+# A busy machine is no defect, and what fails can be repeated by the blob that is printed.
+hypothesis.settings.register_profile("steady", deadline=None, suppress_health_check=_SLOW, print_blob=True)
 hypothesis.settings.load_profile("steady")
 
 
@@ -75,16 +81,19 @@ def manual_clock() -> ManualClock:
     return ManualClock()
 
 
+_OF_THIS_MACHINE = {
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+}
+_SETTINGS = ("AZURE_", "IDENTITY_", "MSI_", "PARTNER_CENTER_", "SNAPSHOT_", "USAGE_", "AzureWebJobsStorage")
+
+
 @pytest.fixture(autouse=True)
-def _no_ca_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "REQUESTS_CA_BUNDLE",
-        "CURL_CA_BUNDLE",
-        "SSL_CERT_FILE",
-        "IDENTITY_ENDPOINT",
-        "IDENTITY_HEADER",
-    ):
-        monkeypatch.delenv(name, raising=False)
+def _nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.upper() in _OF_THIS_MACHINE or name.startswith(_SETTINGS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", os.devnull)  # the one in the home directory
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +120,7 @@ def azurite() -> Iterator[Azurite]:
 @pytest.fixture
 def service(azurite: Azurite) -> Iterator[BlobServiceClient]:
     """Blob Storage past the app."""
-    with BlobServiceClient.from_connection_string(azurite.connection_string) as client:
+    with blob_service(azurite.connection_string) as client:
         yield client
 
 
@@ -176,6 +185,7 @@ def terminal(
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path / "home")
     monkeypatch.setattr("ops.checks.Clock", manual_clock.clock)  # between attempts nobody waits
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # its thread, which looks after bars, never ends
     settings = {name: value for name, value in simulator.settings.items() if not name.startswith("IDENTITY_")}
     environ = {
         "PATH": str(tmp_path / "bin"),
@@ -216,10 +226,8 @@ def share(fleet: Fleet, answer: Answer) -> None:
 
 def delete_shared_answer(azurite: Azurite, environ: dict[str, str]) -> None:
     """Delete what the fleet shares."""
-    with BlobClient.from_connection_string(
-        azurite.connection_string, environ["USAGE_CACHE_CONTAINER"], shared_name(environ)
-    ) as blob:
-        blob.delete_blob()
+    with blob_container(azurite.connection_string, environ["USAGE_CACHE_CONTAINER"]) as container:
+        container.delete_blob(shared_name(environ))
 
 
 def shared_name(environ: dict[str, str]) -> str:

@@ -21,7 +21,6 @@ from uuid import uuid4
 
 import psutil
 
-import shared.fleet_blob
 from shared.app import App
 from shared.client import PartnerCenterClient
 from shared.clock import Clock
@@ -110,13 +109,11 @@ class Worker:
         environ: dict[str, str],
         *,
         clock_is_off_by: float = 0.0,
-        claim_life: float = 65.0,
         trap: dict[str, Any] | None = None,
     ) -> None:
         """Begin anew, as after a restart; times in seconds."""
         os.environ.clear()
         os.environ.update(environ)
-        shared.fleet_blob.CLAIM_LIFE = timedelta(seconds=claim_life)
         self._sent = []
         self._trap, self._skipped, wrong = (
             Trap(**trap) if trap else None,

@@ -6,27 +6,28 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from azure.storage.blob import ContainerClient
 
 from dev.azurite import Azurite
 from dev.simulator import Exchange, Service, World
 from shared.blob import Blob
 from shared.blobs import PATIENT, Container
 from shared.settings import StorageConnection
+from tests.clients import blob_container
 from tests.conftest import shared_name
 from tests.fleet_worker import Reply
+from tests.leaks import outliving_the_test
+from tests.threads import PATIENCE
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 30.0  # seconds; for what takes a fraction of one, on a machine that has much to do
 
 
 def eventually(condition: Callable[[], object]) -> None:
@@ -47,10 +48,25 @@ class Call(NamedTuple):
 class Calls(list[Call]):
     """All calls of Partner Center; an observer of the world."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._answers = threading.Event()
+        self._answers.set()
+
     def __call__(self, exchange: Exchange) -> None:
         if exchange.service is Service.PARTNER_CENTER:
             pid = int(exchange.headers["ms-correlationid"][:8], 16)
             self.append(Call(pid, time.monotonic()))
+            self._answers.wait(PATIENCE)
+
+    @contextmanager
+    def unanswered(self) -> Iterator[None]:
+        """The world answers nobody who has called Partner Center."""
+        self._answers.clear()
+        try:
+            yield
+        finally:
+            self._answers.set()
 
 
 class Process:
@@ -105,7 +121,8 @@ class Idle(list[Process]):
     """Processes that have nothing to do; to start one takes a second."""
 
     def take(self, count: int) -> list[Process]:
-        self.extend(Process() for _ in range(count - len(self)))
+        with outliving_the_test():
+            self.extend(Process() for _ in range(count - len(self)))
         return [self.pop() for _ in range(count)]
 
     def take_back(self, processes: list[Process]) -> None:
@@ -207,6 +224,11 @@ class Fleet:
         """Make the shared answer older."""
         self._move("fetched", by)
 
+    def end_claim(self) -> None:
+        """Storage's clock has gone on until the claim, if there is one, keeps nobody away any longer."""
+        if "until" in self.stored.metadata:
+            self._move("until", timedelta(minutes=2))
+
     def end_back_off(self) -> None:
         """Storage's clock has gone on until asking is allowed again."""
         self._move("until", timedelta(minutes=2))
@@ -219,9 +241,8 @@ class Fleet:
         return blob
 
     def delete_container(self) -> None:
-        with ContainerClient.from_connection_string(
-            self.azurite.connection_string, self.environ["USAGE_CACHE_CONTAINER"]
-        ) as client:
+        name = self.environ["USAGE_CACHE_CONTAINER"]
+        with blob_container(self.azurite.connection_string, name) as client:
             client.delete_container()
 
     def of(self, pid: int) -> Process:

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -15,9 +15,8 @@ from itertools import count
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from azure.storage.blob import BlobServiceClient
-
 from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
+from tests.clients import blob_service
 
 CREATED = 201
 _IDLE_CONNECTIONS = 8
@@ -134,6 +133,7 @@ class StorageProxy:
         self.requests: list[Request] = []
         self.policies: dict[str, Policy] = {}
         self._azurite = azurite
+        self._stack = ExitStack()
         self._now = now
         self._lock = threading.Lock()
         self._plan: Plan = no_faults
@@ -163,7 +163,7 @@ class StorageProxy:
     def __enter__(self) -> Self:
         url = urlsplit(self._azurite.url)
         self._address = url.hostname or "", url.port or 0
-        self._service = BlobServiceClient.from_connection_string(self._azurite.connection_string)
+        self._service = self._stack.enter_context(blob_service(self._azurite.connection_string))
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._accepting = threading.Thread(target=self._accept, name="storage-proxy", daemon=True)
         self._accepting.start()
@@ -182,7 +182,7 @@ class StorageProxy:
             thread.join()
         while self._idle:
             self._idle.pop().close()
-        self._service.close()
+        self._stack.close()
 
     def _accept(self) -> None:
         while True:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from dev.simulator import Exchange, SecretVersion, Service, Simulator, World
 from dev.simulator.world import SECRET_NAME
 from ops.__main__ import main
+from tests.threads import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 SIGN_IN = re.compile(r"^https://\S+/authorize\?\S+$", re.MULTILINE)
@@ -115,7 +116,7 @@ class Terminal:
                 keyboard.close()
                 for thread in threading.enumerate():
                     if thread.name == "paste":
-                        thread.join(5)
+                        thread.join(PATIENCE)
         assert self.world.canary not in out.getvalue() + err.getvalue()  # every secret holds it
         return Done(code, out.getvalue(), err.getvalue())
 
@@ -158,9 +159,9 @@ class Terminal:
         parts = urlsplit(url)
         tls = ssl.create_default_context(cafile=self.simulator.ca_bundle)
         connection = (
-            HTTPSConnection(parts.netloc, context=tls, timeout=10)
+            HTTPSConnection(parts.netloc, context=tls, timeout=PATIENCE)
             if parts.scheme == "https"
-            else HTTPConnection(parts.netloc, timeout=10)
+            else HTTPConnection(parts.netloc, timeout=PATIENCE)
         )
         with closing(connection):
             connection.request("GET" if body is None else "POST", f"{parts.path or '/'}?{parts.query}", body)

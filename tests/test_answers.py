@@ -38,7 +38,7 @@ from shared.refresh import LONGEST_WAIT
 from shared.replies import Fetched
 from shared.settings import Freshness, Settings
 from tests.conftest import ManualClock, events, partner_of, share
-from tests.threads import settle
+from tests.threads import PATIENCE, settle
 
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
 NEW = b'{"totalCost":2}'
@@ -121,7 +121,7 @@ class Storage:
     def _watched(self, name: str, original: Callable[..., object]) -> Callable[..., object]:
         def operation(*arguments: object, **options: object) -> object:
             self.done.append(name)
-            self.goes_on.wait(10)
+            self.goes_on.wait(PATIENCE)
             if self.is_down:
                 raise StorageError("down")
             return original(*arguments, **options)
@@ -676,7 +676,7 @@ def test_a_refresh_that_asked_nobody_gives_the_claim_back_and_nobody_rests(
     shared = instances.fleet.read()
     assert (shared.answer, shared.failure, shared.keep_away) == (old, None, timedelta())
     assert (result.answer, result.source, instances.world.exchanges) == (old, Source.STORED, [])
-    response = respond(result, str(uuid.uuid4()), HOUR, if_none_match=None, is_head=False)
+    response = respond(result, str(uuid.uuid4()), HOUR)
     assert (response.status, response.headers.get("Retry-After")) == ((200, None) if old else (503, "1"))
     (line,) = events(caplog, "usage_summary.refresh_failed")
     assert (line["message"], "nextAttemptInSeconds" in line) == (CANNOT_START, False)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from azure.core.credentials import AccessToken
-from azure.identity import ManagedIdentityCredential
 from azure.storage.blob import (
     AccountSasPermissions,
     BlobServiceClient,
@@ -46,6 +45,7 @@ from shared.http import Conditions, respond
 from shared.outcome import Source
 from shared.record import Record
 from shared.settings import ClientSecret, Settings
+from tests.clients import managed_identity
 from tests.conftest import FIELD, ManualClock, beside, events, partner_of, share
 from tests.storage_proxy import StorageProxy
 from tests.threads import settle
@@ -206,7 +206,7 @@ def test_an_unresolved_reference_is_sent_nowhere(environ: dict[str, str], simula
     unresolved = FIELD / "settings" / "unresolved-reference.env"
     name, _, value = unresolved.read_text(encoding="utf-8").strip().partition("=")
     app = App(environ | {name: value}, ManualClock().clock())
-    response = respond(ask(app), "", app.freshness.fresh, if_none_match=None, is_head=False)
+    response = respond(ask(app), "", app.freshness.fresh)
     assert (response.status, json.loads(response.body)["code"]) == (500, "configuration")
     with pytest.raises(
         ConfigurationError, match=f"^{name} is a reference that the platform could not resolve"
@@ -510,13 +510,11 @@ def test_an_operator_s_settings_are_prepared_when_somebody_has_to_sign_in(place:
         return replace(settings, client_authentication=right)
 
     environ = place.environ | {"PARTNER_CENTER_CLIENT_SECRET": "wrong"}
-    operator = ManagedIdentityCredential(
-        client_id=place.world.managed_identity_client_id,
-        connection_verify=place.environ["REQUESTS_CA_BUNDLE"],
-    )
-    app = App(environ, place.clock.clock(), operator, prepare)
-    assert not prepared
-    assert [app.take_snapshot()["outcome"] for _ in range(2)] == ["taken", "unchanged"]
+    ca_bundle, client_id = environ["REQUESTS_CA_BUNDLE"], place.world.managed_identity_client_id
+    with managed_identity(ca_bundle, client_id) as operator:
+        app = App(environ, place.clock.clock(), operator, prepare)
+        assert not prepared
+        assert [app.take_snapshot()["outcome"] for _ in range(2)] == ["taken", "unchanged"]
     assert [each.client_authentication for each in prepared] == [ClientSecret("wrong")]
 
 

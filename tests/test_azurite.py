@@ -3,10 +3,10 @@ from collections.abc import Iterator
 
 import pytest
 from azure.core.exceptions import ResourceExistsError
-from azure.storage.blob import BlobServiceClient
 
 from dev.azurite import Azurite
 from dev.ports import PortError
+from tests.clients import blob_service
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def azurite() -> Iterator[Azurite]:
 
 
 def test_it_takes_calls_of_the_newest_azure_library_and_writes_a_blob_once(azurite: Azurite) -> None:
-    with BlobServiceClient.from_connection_string(azurite.connection_string) as account:
+    with blob_service(azurite.connection_string) as account:
         container = account.create_container("usage")
         container.upload_blob("a", b"first", overwrite=False)
         with pytest.raises(ResourceExistsError):
@@ -26,7 +26,7 @@ def test_it_takes_calls_of_the_newest_azure_library_and_writes_a_blob_once(azuri
 
 
 def test_a_second_one_has_a_port_and_blobs_of_its_own(azurite: Azurite) -> None:
-    with Azurite() as other, BlobServiceClient.from_connection_string(other.connection_string) as account:
+    with Azurite() as other, blob_service(other.connection_string) as account:
         assert other.url != azurite.url
         assert list(account.list_containers()) == []
 

@@ -32,6 +32,7 @@ from shared.replies import Fetched
 from shared.settings import GivenRefreshToken, Settings
 from tests.conftest import ManualClock, events
 from tests.test_deadlines import peer
+from tests.threads import PATIENCE
 
 ID = "6f1f1a0e-4a55-4d0c-9e61-0a6a3c3b9d01"
 BUDGET = timedelta(seconds=50)
@@ -479,7 +480,7 @@ def test_an_answer_of_2_mib_is_refused_before_all_of_it_came(
     with peer(talk) as address:
         there = replace(direct, cloud=replace(direct.cloud, base_url=f"http://{address}"))
         error = failing(client_of(there, manual_clock, sign_in=direct))
-        assert left.wait(5)
+        assert left.wait(PATIENCE)
     assert type(error) is kind
     assert error.message in {"the answer is larger than 1 MiB", "Partner Center answered 302"}
 

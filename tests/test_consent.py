@@ -25,6 +25,7 @@ from shared.errors import (
 from shared.freshness import NO_DIRECTIVES
 from shared.settings import GivenRefreshToken, Settings
 from tests.conftest import ManualClock, events
+from tests.threads import PATIENCE
 
 SCOPE = f"{PARTNER_CENTER}/.default"
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -360,5 +361,5 @@ def test_a_write_back_keeps_no_caller_waiting(
     writing = [thread for thread in threading.enumerate() if thread.name == "refresh"]
     assert result.answer is not None
     assert len(writing) == 1
-    writing[0].join(10)
+    writing[0].join(PATIENCE)
     assert [each.status for each in world.exchanges if each.method == "PUT"] == [None]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from shared.errors import ConsentRequiredError
 from shared.events import Line, defect, event, keeping, log_event, log_failure, log_kept
+from tests.threads import PATIENCE
 
 
 def test_an_event_is_its_name_and_its_values_in_order() -> None:
@@ -133,7 +134,7 @@ class Contended(deque[Line]):
         self._both = threading.Barrier(2)
 
     def popleft(self) -> Line:
-        self._both.wait(5)
+        self._both.wait(PATIENCE)
         return super().popleft()
 
 

@@ -18,6 +18,7 @@ from dev.simulator import SCENARIOS, Simulator, World
 from shared.app import App
 from shared.errors import UsageSummaryError
 from shared.problems import Response
+from tests.clients import blob_service
 from tests.conftest import ManualClock
 from tests.faults import TABLE
 from tests.faults.acts import scenarios_of
@@ -26,7 +27,7 @@ from tests.faults.gate import Gate
 from tests.faults.page import PAGE, page
 from tests.faults.scene import AGE, LATER, NOON, STORED, Certificates, Copy, Past, Scene
 from tests.storage_proxy import StorageProxy
-from tests.threads import settle
+from tests.threads import PATIENCE, settle
 
 BUDGET = 60 + 6  # seconds: a refresh, and a few for a caller who has to wait for it
 HARMLESS = {"healthy", "bom", "no-bom"}
@@ -74,7 +75,7 @@ def past(served: Simulator, azurite: Azurite) -> Past:
         clock.instant = NOON - AGE
         app.take_snapshot(dry_run=True)
         settle()
-    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
+    with blob_service(azurite.connection_string) as service:
         snapshot, shared = (
             Copy.of(service.get_container_client(environ[f"USAGE_{each}_CONTAINER"]))
             for each in ("SNAPSHOT", "CACHE")
@@ -223,7 +224,7 @@ def assert_a_run_works(scene: Scene, app: App) -> None:
 def assert_no_connection_is_open(scene: Scene) -> None:
     """None of the app's, once the gate has closed what is behind it."""
     settle()
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + PATIENCE
     while (found := scene.open_connections()) and time.monotonic() < ends:
         threading.Event().wait(0.01)
     assert found == []

@@ -35,6 +35,7 @@ from tests.conftest import ManualClock
 from tests.faults import TABLE
 from tests.faults.acts import scenarios_of
 from tests.test_functions import SDK_REQUEST, load
+from tests.threads import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "openapi.yaml"
@@ -250,7 +251,7 @@ def running(environ: Mapping[str, str]) -> Iterator[str]:
             yield url
         finally:
             host.stdin.close()  # which ends it
-            reader.join(10)
+            reader.join(PATIENCE)
     assert [line for line in log if " ERROR " in line and "invocation" in line] == []
 
 
@@ -267,7 +268,7 @@ def reach(state: State, url: str, simulator: Simulator) -> None:
         if state.is_stored:
             assert ask()
         simulator.world.choose(state.scenario)
-        ends = monotonic() + 10
+        ends = monotonic() + PATIENCE
         while state.is_stored and state.scenario != "healthy" and "fwd=stale" not in ask():
             assert monotonic() < ends, "one second is how long an answer is fresh"
 

@@ -14,6 +14,7 @@ from dev.simulator import Service
 from dev.simulator.world import SECRET_NAME
 from tests.terminal import SIGN_IN, Terminal
 from tests.test_auth import pfx
+from tests.threads import PATIENCE
 
 DAY = timedelta(days=1)
 GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"
@@ -155,7 +156,7 @@ def test_a_browser_on_this_machine_posts_the_answer(terminal: Terminal) -> None:
     with terminal.spawn(
         "consent", "--port", str(terminal.port), BROWSER=f"{browser(terminal)} %s &"
     ) as process:
-        out, err = process.communicate("", timeout=20)
+        out, err = process.communicate("", timeout=PATIENCE)
 
     assert (process.returncode, err) == (0, "")
     assert "in the browser that opens" in out

@@ -14,13 +14,13 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from azure.storage.blob import BlobClient
 from pathspec import GitIgnoreSpec
 
 from dev.__main__ import parser
 from dev.azurite import Azurite
 from dev.environment import ROOT
 from dev.package import FOLDER, PACKAGES, build, deployed_files, unpack
+from tests.clients import blob_container
 from tests.test_repository import tracked_files
 
 APP = {"host.json", "requirements.txt", "GetUsageSummary", "SnapshotTimer", "shared"}
@@ -215,10 +215,8 @@ def test_the_app_runs_from_it_alone(
 
     assert document["attributes"] == {"objectType": "PartnerUsageSummary"}
     name = f"usagesummary/v1/{datetime.now(UTC):%Y/%m/%d}/usagesummary.json"
-    with BlobClient.from_connection_string(
-        azurite.connection_string, environ["USAGE_SNAPSHOT_CONTAINER"], name
-    ) as blob:
-        assert json.loads(blob.download_blob().readall())["schemaVersion"] == 1
+    with blob_container(azurite.connection_string, environ["USAGE_SNAPSHOT_CONTAINER"]) as container:
+        assert json.loads(container.download_blob(name).readall())["schemaVersion"] == 1
 
     rest, _ = host.communicate()
     files: dict[str, str] = json.loads(rest.splitlines()[-1])

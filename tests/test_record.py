@@ -22,6 +22,7 @@ from shared.held import Answer
 from shared.hints import hint
 from shared.record import Record, Taken
 from shared.settings import StorageConnection
+from tests.clients import blob_container
 from tests.conftest import always_overtaken, beside
 from tests.storage_proxy import Fault, StorageProxy, failing_writes
 
@@ -56,7 +57,7 @@ def read(client: ContainerClient, name: str) -> bytes:
 def usage(azurite: Azurite) -> Iterator[ContainerClient]:
     """A container that does not exist yet."""
     name = f"usage-{uuid.uuid4().hex}"
-    with ContainerClient.from_connection_string(azurite.connection_string, name) as client:
+    with blob_container(azurite.connection_string, name) as client:
         yield client
 
 

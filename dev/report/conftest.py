@@ -10,6 +10,7 @@ from dev.report.checks import definition_of
 from dev.report.evaluation import Refreshed
 from dev.report.history import Said, history
 from dev.report.model import Model, has_runtime, read_model
+from tests.seeds import pytest_configure, pytest_sessionstart  # noqa: F401  # hooks
 
 PROJECT = Path(__file__).parents[2] / "powerbi"
 

@@ -20,6 +20,8 @@ from dev.simulator.records import SECRET_NAME
 from dev.simulator.world import World
 
 TICK_SECONDS = 0.1
+GRACE_SECONDS = 5
+"""For answers under way when the simulator stops; it cuts them short, so nobody waits for that."""
 
 
 class _Protocol(HttpToolsProtocol):
@@ -119,7 +121,7 @@ class Simulator:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=5,
+                timeout_graceful_shutdown=GRACE_SECONDS,
                 ssl_context_factory=lambda *_: context,
             )
         )

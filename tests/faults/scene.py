@@ -6,7 +6,6 @@ product's own seconds. Where a socket has to be waited for, that takes a moment,
 
 import asyncio
 import socket
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -107,7 +106,7 @@ class Scene:
     stood_still: float = 0.0
     """Seconds in which the process did nothing at all."""
     took: float = 0.0
-    """Seconds that the last caller waited: those of the clock and those of the machine."""
+    """Seconds of the clock that the last caller waited, without those of the machine, which may be busy."""
 
     def __post_init__(self) -> None:
         self.world = self.simulator.world
@@ -185,9 +184,9 @@ class Scene:
         return self.waiting(lambda: asyncio.run(get(app, directives)))
 
     def waiting(self, ask: Callable[[], Response]) -> Response:
-        began, instant = time.monotonic(), self.clock.instant
+        instant = self.clock.instant
         response = ask()
-        self.took = time.monotonic() - began + (self.clock.instant - instant).total_seconds()
+        self.took = (self.clock.instant - instant).total_seconds()
         settle()
         return response
 
