@@ -31,6 +31,7 @@ from tests.leaks import _closes_what_it_opens  # noqa: F401  # a fixture
 from tests.seeds import pytest_configure, pytest_sessionstart  # noqa: F401  # hooks
 from tests.storage_proxy import StorageProxy
 from tests.terminal import Terminal, free_port
+from tests.threads import begin_a_new_day
 
 FIELD = Path(__file__).parent / "field"
 """Inputs made after public reports of people who do this job."""
@@ -78,6 +79,7 @@ class ManualClock:
 
 @pytest.fixture
 def manual_clock() -> ManualClock:
+    begin_a_new_day()
     return ManualClock()
 
 
@@ -140,6 +142,7 @@ def proxy(azurite: Azurite, at_once: None) -> Iterator[StorageProxy]:  # noqa: A
 @pytest.fixture
 def environ(simulator: Simulator, azurite: Azurite) -> dict[str, str]:
     """All settings of an app in the simulated world, its containers its own."""
+    begin_a_new_day()
     own = uuid.uuid4().hex[:12]
     return {
         **simulator.settings,

@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -599,9 +600,14 @@ def test_while_storage_hangs_200_who_want_what_is_stored_wait_for_one_time_out(
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/a"
         hanging = f"AccountName=a;AccountKey=a2V5;BlobEndpoint={address}"
         app = App({**environ, "AzureWebJobsStorage": hanging}, Clock())
-        began = time.monotonic()
         results = asyncio.run(crowd_who_want_what_is_stored(app))
-    assert time.monotonic() - began < 4  # with a look for each few it would be many times 0.5
+        silent.settimeout(0)
+        looks = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                looks += 1
+    assert 1 <= looks <= 8  # one, and on a busy machine another for those who come late; each is tried again
     assert {type(result.error) for result in results} == {NotCachedError}
 
 

@@ -1,11 +1,10 @@
 import asyncio
 import json
-import socket
 import traceback
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from dev.azurite import ACCOUNT, ACCOUNT_KEY, Azurite
 from dev.simulator import Exchange, Service, Simulator, World
 from shared.answers import Result
 from shared.app import App
-from shared.blob import Reading
 from shared.blobs import Container
 from shared.clock import Clock, PassedSeconds
 from shared.errors import (
@@ -48,6 +46,7 @@ from shared.settings import ClientSecret, Settings
 from tests.clients import managed_identity
 from tests.conftest import FIELD, ManualClock, beside, events, partner_of, share
 from tests.storage_proxy import StorageProxy
+from tests.test_deadlines import refusing
 from tests.threads import settle
 
 MIDNIGHTS = {
@@ -65,17 +64,21 @@ MIDNIGHTS = {
 
 OLD = Answer(b'{"totalCost":1}', datetime.min.replace(tzinfo=UTC), str(uuid.uuid4()), str(uuid.uuid4()))
 NO_CACHE, ONLY_IF_CACHED = RequestDirectives(no_cache=True), RequestDirectives(only_if_cached=True)
+TODAY = datetime(2026, 11, 21, tzinfo=UTC)
+FIRST = "usagesummary/v1/2026/11/21/usagesummary.json"
 HISTORY = ["latest.json", "manifest.json", "usagesummary.csv", "usagesummary.ndjson"]
 
 
 @dataclass
 class Place:
-    """What instances share: settings, the world, a storage that has a clock of its own."""
+    """What instances share: settings, the world, storage, and the clock of all."""
 
     environ: dict[str, str]
     world: World
     service: BlobServiceClient
-    clock: ManualClock = field(default_factory=lambda: ManualClock(datetime.now(UTC)))
+    proxy: StorageProxy
+    clock: ManualClock
+    nowhere: str
 
     def start(self, **changed: str) -> App:
         return App(self.environ | changed, self.clock.clock())
@@ -86,16 +89,15 @@ class Place:
 
     @property
     def down(self) -> str:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            address = f"http://127.0.0.1:{server.getsockname()[1]}/{ACCOUNT}"
-        return f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={address}"
+        return f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint=http://{self.nowhere}/{ACCOUNT}"
 
     @property
     def read_only(self) -> str:
         types, may = ResourceTypes(container=True, object=True), AccountSasPermissions(read=True, list=True)
         until = datetime.now(UTC) + timedelta(hours=1)
         signature = generate_account_sas(ACCOUNT, ACCOUNT_KEY, types, may, until)
-        return f"BlobEndpoint={self.service.url};SharedAccessSignature={signature}"
+        endpoint = f"http://127.0.0.1:{self.proxy.port}/{ACCOUNT}"
+        return f"BlobEndpoint={endpoint};SharedAccessSignature={signature}"
 
     def container(self, setting: str) -> ContainerClient:
         return self.service.get_container_client(self.environ[setting])
@@ -126,9 +128,18 @@ class Place:
 
 
 @pytest.fixture
-def place(environ: dict[str, str], simulator: Simulator, service: BlobServiceClient) -> Iterator[Place]:
-    yield Place(environ, simulator.world, service)
-    settle()
+def place(
+    environ: dict[str, str], simulator: Simulator, service: BlobServiceClient, azurite: Azurite
+) -> Iterator[Place]:
+    """The app, the world and storage have one clock, which begins at noon."""
+    clock, world = ManualClock(TODAY + timedelta(hours=12)), simulator.world
+    world.clock = lambda: clock.instant
+    world.secrets.clear()
+    world.consent()
+    with StorageProxy(azurite, world.clock) as proxy, refusing() as nowhere:
+        environ["AzureWebJobsStorage"] = proxy.connection_string
+        yield Place(environ, world, service, proxy, clock, nowhere)
+        settle()
 
 
 def ask(app: App, directives: RequestDirectives = NO_DIRECTIVES) -> Result:
@@ -139,14 +150,6 @@ def body(result: Result) -> bytes | None:
     return None if result.answer is None else result.answer.body
 
 
-def today() -> datetime:
-    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def first_of_today() -> str:
-    return snapshot_of(today())
-
-
 def snapshot_of(day: datetime) -> str:
     return f"usagesummary/v1/{day:%Y/%m/%d}/usagesummary.json"
 
@@ -155,17 +158,6 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the runs came to: outcomes, then failures."""
     done, failed = (events(caplog, f"snapshot.{name}") for name in ("done", "failed"))
     return [*(line["outcome"] for line in done), *(line["error"] for line in failed)]
-
-
-@pytest.fixture
-def storages_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Storage has the test's clock, in whole seconds."""
-    read = Container.read
-
-    def read_then(container: Container, name: str) -> Reading:
-        return replace(read(container, name), at=place.clock.instant.replace(microsecond=0))
-
-    monkeypatch.setattr(Container, "read", read_then)
 
 
 @pytest.fixture(autouse=True)
@@ -225,10 +217,10 @@ def test_the_first_run_takes_the_callers_answer_and_the_next_writes_nothing(
     app.take_snapshot()
     place.start().take_snapshot()
     assert place.blobs() == before
-    assert before.keys() == {first_of_today(), *HISTORY}
+    assert before.keys() == {FIRST, *HISTORY}
     assert said(caplog) == ["taken", "unchanged", "unchanged"]
     (call,) = place.calls()
-    snapshot = json.loads(before[first_of_today()][1])
+    snapshot = json.loads(before[FIRST][1])
     assert answer is not None
     assert snapshot["fetchedAt"] == f"{answer.fetched_at:%Y-%m-%dT%H:%M:%SZ}"
     assert snapshot["requestId"] == call.headers["ms-requestid"]
@@ -245,7 +237,7 @@ def test_digits_are_the_same_everywhere_and_personal_data_reaches_callers_only(p
     app.take_snapshot()
     assert body(ask(app)) == place.world.document
     record = {name: content for name, (_, content) in place.blobs().items()}
-    for name in (first_of_today(), "latest.json", "usagesummary.ndjson"):
+    for name in (FIRST, "latest.json", "usagesummary.ndjson"):
         for member, text in digits.items():
             assert f'"{member}":{text},'.encode() in record[name].replace(b"}", b",")
     for text in digits.values():
@@ -269,7 +261,7 @@ def test_a_period_that_is_over_and_a_credit_are_served_and_recorded_as_they_are(
     assert app.take_snapshot()["outcome"] == "taken"
     assert body(ask(app)) == document
     record = {name: content for name, (_, content) in place.blobs().items()}
-    assert json.loads(record[first_of_today()])["usageSummary"] == json.loads(document)
+    assert json.loads(record[FIRST])["usageSummary"] == json.loads(document)
     assert record["usagesummary.csv"].decode().splitlines()[1].split(",")[2:7] == columns
 
 
@@ -285,10 +277,10 @@ def test_a_run_says_in_one_line_what_came_of_it_and_returns_the_same(
         "at": first["at"],
         "dataset": "usagesummary",
         "outcome": "taken",
-        "fetchedAt": json.loads(place.blobs()[first_of_today()][1])["fetchedAt"],
+        "fetchedAt": json.loads(place.blobs()[FIRST][1])["fetchedAt"],
         "requestId": call.headers["ms-requestid"],
         "answerSeconds": 0.0,
-        "blob": first_of_today(),
+        "blob": FIRST,
         "written": ["usagesummary.ndjson", "usagesummary.csv", "latest.json", "manifest.json"],
         "repaired": 0,
         "damaged": 0,
@@ -305,12 +297,12 @@ def test_a_run_says_in_one_line_what_came_of_it_and_returns_the_same(
 
 
 def test_an_answer_is_as_old_as_it_is_though_the_machine_was_suspended_meanwhile(place: Place) -> None:
-    machine = ManualClock()
-    seconds = PassedSeconds(lambda: 1_000.0, machine.clock().monotonic)  # only the wall clock tells
-    app = App(place.environ, Clock(lambda: machine.instant, seconds, machine.sleep))
+    clock = place.clock.clock()
+    stopped = PassedSeconds(lambda: 1_000.0, clock.monotonic)  # only the wall clock goes on
+    app = App(place.environ, replace(clock, monotonic=stopped))
     ask(app)
     assert (ask(app).age, len(place.calls())) == (timedelta(), 1)
-    machine.advance(hours=8)
+    place.clock.advance(hours=8)
     assert (ask(app).source, len(place.calls())) == (Source.FETCHED, 2)
 
 
@@ -353,7 +345,7 @@ def test_an_unchanged_run_that_finishes_what_a_killed_one_left_has_repaired_it(
     assert said(caplog) == ["taken", "repaired", "unchanged"]
     line = events(caplog, "snapshot.done")[1]
     assert (sorted(line["written"]), line["repaired"]) == (left, repaired)
-    assert line.get("repairedBlobs", []) == [first_of_today()] * repaired
+    assert line.get("repairedBlobs", []) == [FIRST] * repaired
     assert {name: text for name, (_, text) in place.blobs().items() if name != "manifest.json"} == {
         name: text for name, (_, text) in before.items() if name != "manifest.json"
     }
@@ -363,19 +355,19 @@ def test_a_run_names_what_earlier_runs_had_left_out_of_the_history(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     for days in range(40, 0, -1):
-        place.record.take(replace(OLD, fetched_at=today() - timedelta(days=days)))
+        place.record.take(replace(OLD, fetched_at=TODAY - timedelta(days=days)))
     place.start().take_snapshot()
     (line,) = events(caplog, "snapshot.done")
     assert (line["outcome"], line["repaired"], line["rows"]) == ("taken", 40, 41)
-    assert line["repairedBlobs"] == [snapshot_of(today() - timedelta(days=days)) for days in range(31, 0, -1)]
+    assert line["repairedBlobs"] == [snapshot_of(TODAY - timedelta(days=days)) for days in range(31, 0, -1)]
 
 
 def test_a_run_counts_damaged_snapshots_and_missing_days(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     for days in (4, 2):
-        place.record.take(replace(OLD, fetched_at=today() - timedelta(days=days)))
-    damaged = snapshot_of(today() - timedelta(days=2))
+        place.record.take(replace(OLD, fetched_at=TODAY - timedelta(days=days)))
+    damaged = snapshot_of(TODAY - timedelta(days=2))
     place.container("USAGE_SNAPSHOT_CONTAINER").upload_blob(damaged, b"garbage", overwrite=True)
     place.start().take_snapshot()
     (line,) = events(caplog, "snapshot.done")
@@ -389,7 +381,7 @@ def test_a_dry_run_writes_nothing_to_the_record_and_says_what_it_would(
 ) -> None:
     app = place.start()
     outcome = app.take_snapshot(dry_run=True)
-    assert (outcome["outcome"], outcome["blob"]) == ("taken", first_of_today())
+    assert (outcome["outcome"], outcome["blob"]) == ("taken", FIRST)
     assert not {"written", "rows"} & outcome.keys()
     assert not place.blobs()
     app.take_snapshot()
@@ -399,23 +391,21 @@ def test_a_dry_run_writes_nothing_to_the_record_and_says_what_it_would(
     assert said(caplog) == ["taken", "taken", "unchanged"]
 
 
-@pytest.mark.usefixtures("storages_time")
 @pytest.mark.parametrize("floor", [60, 120])
 def test_just_after_midnight_a_run_waits_until_the_fleet_may_refresh(
     place: Place, caplog: pytest.LogCaptureFixture, floor: int
 ) -> None:
-    place.clock.instant = today() + timedelta(days=1, seconds=-10)
+    place.clock.instant = TODAY + timedelta(days=1, seconds=-10)
     assert ask(place.start()).source is Source.FETCHED
     place.clock.advance(seconds=15)
     place.start(USAGE_CACHE_MIN_REFRESH_SECONDS=str(floor)).take_snapshot()
     assert place.clock.slept == [floor + 1]
-    assert place.blobs().keys() == {snapshot_of(today() + timedelta(days=1)), *HISTORY}
+    assert place.blobs().keys() == {snapshot_of(TODAY + timedelta(days=1)), *HISTORY}
     assert len(place.calls()) == 2
     (line,) = events(caplog, "snapshot.done")
     assert (line["outcome"], line["answerSeconds"], line["seconds"]) == ("taken", floor + 1, floor + 1)
 
 
-@pytest.mark.usefixtures("storages_time")
 @pytest.mark.parametrize("seconds", [60.1, 60, 0.005, 0])
 @pytest.mark.parametrize("schedule", MIDNIGHTS)
 def test_a_timers_run_just_before_a_midnight_on_its_schedule_is_the_new_days(
@@ -430,11 +420,10 @@ def test_a_timers_run_just_before_a_midnight_on_its_schedule_is_the_new_days(
     assert place.blobs().keys() == {snapshot_of(midnight if waits else day), *HISTORY}
 
 
-@pytest.mark.usefixtures("storages_time")
 def test_a_run_that_waits_for_midnight_asks_again_though_a_caller_has_just_been_answered(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    midnight = today() + timedelta(days=1)
+    midnight = TODAY + timedelta(days=1)
     place.clock.instant = midnight - timedelta(seconds=10)
     app = place.start(SNAPSHOT_SCHEDULE="0 0 0 * * *")
     assert ask(app).source is Source.FETCHED
@@ -445,17 +434,15 @@ def test_a_run_that_waits_for_midnight_asks_again_though_a_caller_has_just_been_
     assert (line["answerSeconds"], line["seconds"]) == (61, 72)
 
 
-@pytest.mark.usefixtures("storages_time")
 def test_a_run_that_no_timer_began_waits_for_no_midnight(place: Place) -> None:
-    place.clock.instant = today() + timedelta(days=1, seconds=-1)
+    place.clock.instant = TODAY + timedelta(days=1, seconds=-1)
     place.start(SNAPSHOT_SCHEDULE="0 0 0 * * *").take_snapshot()
     assert place.clock.slept == []
-    assert place.blobs().keys() == {first_of_today(), *HISTORY}
+    assert place.blobs().keys() == {FIRST, *HISTORY}
 
 
-@pytest.mark.usefixtures("storages_time")
 def test_a_run_that_had_to_wait_longer_than_two_minutes_fails_at_once(place: Place) -> None:
-    place.clock.instant = today() + timedelta(days=1, seconds=-10)
+    place.clock.instant = TODAY + timedelta(days=1, seconds=-10)
     ask(place.start())
     place.clock.advance(seconds=15)
     with pytest.raises(RecordError, match="of an earlier day, and may not be refreshed yet"):
@@ -464,11 +451,10 @@ def test_a_run_that_had_to_wait_longer_than_two_minutes_fails_at_once(place: Pla
     assert not place.blobs()
 
 
-@pytest.mark.usefixtures("storages_time")
 def test_a_run_that_waited_and_then_fails_says_so_and_writes_nothing(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place.clock.instant = today() + timedelta(days=1, seconds=-10)
+    place.clock.instant = TODAY + timedelta(days=1, seconds=-10)
     ask(place.start())
     place.clock.advance(seconds=15)
     place.world.choose("role-missing")
@@ -525,21 +511,21 @@ def test_two_instances_at_the_same_moment_take_one_snapshot(
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(App.take_snapshot, apps))
     assert sorted(said(caplog)) in (["taken", "unchanged"], ["repaired", "taken"])
-    assert place.blobs().keys() == {first_of_today(), *HISTORY}
+    assert place.blobs().keys() == {FIRST, *HISTORY}
     assert len(place.calls()) == 1
 
 
 def test_a_changed_document_is_a_revision_with_the_time_of_its_call(place: Place) -> None:
-    place.store(today() + timedelta(seconds=5))  # at midnight itself, clocks that round might refresh it
+    place.store(TODAY + timedelta(seconds=5))
     app = place.start(USAGE_CACHE_FRESH_SECONDS="90000", USAGE_CACHE_MIN_REFRESH_SECONDS="1")
     app.take_snapshot()
-    first = place.blobs()[first_of_today()]
+    first = place.blobs()[FIRST]
     answer = ask(app, NO_CACHE).answer
     app.take_snapshot()
     assert answer is not None
-    blobs, revision = place.blobs(), f"{first_of_today()[:-5]}.{answer.fetched_at:%H%M%S}Z.json"
-    assert blobs.keys() == {first_of_today(), revision, *HISTORY}
-    assert blobs[first_of_today()] == first
+    blobs, revision = place.blobs(), f"{FIRST[:-5]}.{answer.fetched_at:%H%M%S}Z.json"
+    assert blobs.keys() == {FIRST, revision, *HISTORY}
+    assert blobs[FIRST] == first
     assert blobs[revision][1] == blobs["latest.json"][1]
 
 
@@ -553,11 +539,11 @@ def test_no_usage_data_is_an_outcome_and_nothing_is_written(
 
 
 def test_yesterdays_answer_though_fresh_is_refreshed_and_not_recorded(place: Place) -> None:
-    place.store(today() - timedelta(seconds=1))
+    place.store(TODAY - timedelta(seconds=1))
     place.start(USAGE_CACHE_FRESH_SECONDS="200000").take_snapshot()
     assert len(place.calls()) == 1
-    assert place.blobs().keys() == {first_of_today(), *HISTORY}
-    assert OLD.request_id.encode() not in place.blobs()[first_of_today()][1]
+    assert place.blobs().keys() == {FIRST, *HISTORY}
+    assert OLD.request_id.encode() not in place.blobs()[FIRST][1]
 
 
 @pytest.mark.parametrize(
@@ -567,7 +553,7 @@ def test_yesterdays_answer_though_fresh_is_refreshed_and_not_recorded(place: Pla
 def test_where_yesterdays_answer_cannot_be_refreshed_the_run_fails_and_nothing_is_written(
     place: Place, scenario: str, floor: str, kind: type[UsageSummaryError]
 ) -> None:
-    place.store(today() - timedelta(seconds=1))
+    place.store(TODAY - timedelta(seconds=1))
     place.world.choose(scenario)
     with pytest.raises(kind):
         place.start(USAGE_CACHE_MIN_REFRESH_SECONDS=floor).take_snapshot()
@@ -575,13 +561,16 @@ def test_where_yesterdays_answer_cannot_be_refreshed_the_run_fails_and_nothing_i
 
 
 @pytest.mark.parametrize("seconds", [20, 320])
-def test_an_answer_fetched_before_midnight_is_not_recorded_after_it(place: Place, seconds: int) -> None:
-    place.clock.instant = today() + timedelta(days=1, seconds=-10)
-    app = place.start()
-    assert ask(app).source is Source.FETCHED
-    place.clock.advance(seconds=seconds)
-    with pytest.raises(RecordError):
-        app.take_snapshot()
+def test_an_answer_fetched_before_midnight_is_not_recorded_after_it(
+    place: Place, azurite: Azurite, seconds: int
+) -> None:
+    place.clock.instant = storages = TODAY + timedelta(days=1, seconds=-10)
+    with StorageProxy(azurite, lambda: storages) as behind:
+        app = place.start(AzureWebJobsStorage=behind.connection_string)
+        assert ask(app).source is Source.FETCHED
+        place.clock.advance(seconds=seconds)
+        with pytest.raises(RecordError):
+            app.take_snapshot()
     assert not place.blobs()
 
 
@@ -599,7 +588,7 @@ def test_a_failed_run_raises_and_says_so_in_one_line_and_the_next_good_one_works
     assert not place.blobs()
     place.world.choose("healthy")
     place.start().take_snapshot()
-    assert place.blobs().keys() == {first_of_today(), *HISTORY}
+    assert place.blobs().keys() == {FIRST, *HISTORY}
 
 
 def test_a_defect_fails_a_run_in_one_line_that_says_where_and_nothing_else(
@@ -622,17 +611,17 @@ def test_a_defect_fails_a_run_in_one_line_that_says_where_and_nothing_else(
 def test_a_stale_answer_of_today_is_recorded_and_the_run_fails_all_the_same(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place.store(today() + timedelta(seconds=5))  # at midnight itself, clocks that round might refresh it
+    place.store(TODAY + timedelta(seconds=5))
     place.world.choose("forbidden")
     with pytest.raises(UpstreamRefusedError):
         place.start(USAGE_CACHE_FRESH_SECONDS="1", USAGE_CACHE_MIN_REFRESH_SECONDS="1").take_snapshot()
-    assert place.blobs().keys() == {first_of_today(), *HISTORY}
+    assert place.blobs().keys() == {FIRST, *HISTORY}
     assert OLD.request_id.encode() in place.blobs()["latest.json"][1]
     assert said(caplog) == ["UpstreamRefusedError"]
 
 
 def test_a_stale_answer_of_today_is_refreshed_before_it_is_recorded(place: Place) -> None:
-    place.store(today() + timedelta(seconds=5))  # at midnight itself, clocks that round might refresh it
+    place.store(TODAY + timedelta(seconds=5))
     app = place.start(
         USAGE_CACHE_FRESH_SECONDS="1",
         USAGE_CACHE_MIN_REFRESH_SECONDS="1",
@@ -640,29 +629,29 @@ def test_a_stale_answer_of_today_is_refreshed_before_it_is_recorded(place: Place
     )
     app.take_snapshot()
     assert len(place.calls()) == 1
-    assert place.blobs().keys() == {first_of_today(), *HISTORY}
-    assert OLD.request_id.encode() not in place.blobs()[first_of_today()][1]
+    assert place.blobs().keys() == {FIRST, *HISTORY}
+    assert OLD.request_id.encode() not in place.blobs()[FIRST][1]
 
 
 def test_where_it_is_tomorrow_by_storages_clock_already_the_snapshot_is_of_tomorrow(
     place: Place, azurite: Azurite
 ) -> None:
-    place.clock.instant = today() + timedelta(days=1, seconds=-10)
+    place.clock.instant = TODAY + timedelta(days=1, seconds=-10)
     with StorageProxy(azurite, lambda: place.clock.instant + timedelta(seconds=15)) as ahead:
         place.start(AzureWebJobsStorage=ahead.connection_string).take_snapshot()
     assert place.clock.slept == []
-    assert place.blobs().keys() == {snapshot_of(today() + timedelta(days=1)), *HISTORY}
+    assert place.blobs().keys() == {snapshot_of(TODAY + timedelta(days=1)), *HISTORY}
 
 
 def test_where_it_is_yesterday_still_by_storages_clock_a_run_asks_again_once_it_may(
     place: Place, azurite: Azurite
 ) -> None:
-    place.clock.instant = today() + timedelta(days=1, seconds=43)
+    place.clock.instant = TODAY + timedelta(days=1, seconds=43)
     with StorageProxy(azurite, lambda: place.clock.instant - timedelta(seconds=45)) as behind:
         place.start(AzureWebJobsStorage=behind.connection_string).take_snapshot()
     assert place.clock.slept == [61]
     assert len(place.calls()) == 2
-    assert place.blobs().keys() == {snapshot_of(today() + timedelta(days=1)), *HISTORY}
+    assert place.blobs().keys() == {snapshot_of(TODAY + timedelta(days=1)), *HISTORY}
 
 
 def test_a_record_that_takes_no_write_fails_the_run_and_no_caller(
@@ -683,7 +672,7 @@ def test_storage_that_fails_costs_no_answer_and_no_snapshot(place: Place, storag
     assert second.is_plain_hit
     app.take_snapshot()
     assert len(place.calls()) == 1
-    assert place.blobs().keys() == {first_of_today(), *HISTORY}
+    assert place.blobs().keys() == {FIRST, *HISTORY}
     place.clock.advance(hours=3)
     place.world.choose("forbidden")
     third = ask(app)

@@ -23,7 +23,7 @@ import pytest
 from dev.azurite import ACCOUNT, ACCOUNT_KEY
 from tests.clients import blob_service
 from tests.test_http import complaints
-from tests.threads import PATIENCE
+from tests.threads import PATIENCE, begin_a_new_day
 
 ROOT = Path(__file__).parent.parent
 
@@ -126,12 +126,13 @@ class Running:
         """Press Ctrl-C; the rest of what it said."""
         self.process.send_signal(signal.SIGINT)
         rest = "".join(self.process.stdout or ())
-        self.process.wait(20)
+        self.process.wait(PATIENCE)
         return rest
 
 
 @pytest.fixture
 def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+    begin_a_new_day()
     started = Running(*getattr(request, "param", ()), settings={"USAGE_CACHE_MIN_REFRESH_SECONDS": "1"})
     yield started
     if started.process.poll() is None:
