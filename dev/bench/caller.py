@@ -80,6 +80,7 @@ def session_of(case: str, world: World) -> requests.Session:
         expire_after=world.fresh,
         stale_if_error=True,
         stale_while_revalidate=world.fresh if case == RENEWING else False,
+        timeout=_TIMEOUT,  # a busy machine may hold the database for longer than SQLite's five seconds
     )
 
 

@@ -15,12 +15,14 @@ from dev.bench.caller import (
     CACHE_CONTROL,
     CALLERS,
     CASES,
+    LIBRARIES,
     NO_CACHE,
     OURS,
     PAUSE,
     REQUESTS_CACHE,
     Heard,
     World,
+    session_of,
 )
 from dev.bench.figures import Spread, percentile, ratio, spread
 from dev.bench.hosts import settings_of
@@ -86,6 +88,8 @@ class _Fleet:
         command = [sys.executable, "-c", "from dev.bench import caller; caller.main()"]
         self._processes = [stack.enter_context(child(command, settings)) for _ in range(processes)]
         world = World(settings, simulator.world.access_token(), directory, fresh)
+        for case in LIBRARIES:
+            session_of(case, world).close()  # SQLite locks out all others while it makes a database
         self._ask(asdict(world))
 
     def warm_up(self) -> None:
