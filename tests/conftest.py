@@ -92,10 +92,15 @@ _SETTINGS = ("AZURE_", "IDENTITY_", "MSI_", "PARTNER_CENTER_", "SNAPSHOT_", "USA
 
 @pytest.fixture(autouse=True)
 def _nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_this_machine(monkeypatch)
+
+
+def forget_this_machine(patch: pytest.MonkeyPatch) -> None:
+    """Leave out of the environment what would change where a test's calls go; an installation needs it."""
     for name in os.environ:
         if name.upper() in _OF_THIS_MACHINE or name.startswith(_SETTINGS):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", os.devnull)  # the one in the home directory
+            patch.delenv(name)
+    patch.setenv("NETRC", os.devnull)  # the one in the home directory
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from shared.app import App
 from shared.errors import UsageSummaryError
 from shared.problems import Response
 from tests.clients import blob_service
-from tests.conftest import ManualClock
+from tests.conftest import ManualClock, forget_this_machine
 from tests.faults import TABLE
 from tests.faults.acts import scenarios_of
 from tests.faults.case import NO_DATA, Case, Recovery, Seen, State
@@ -60,7 +60,8 @@ def past(served: Simulator, azurite: Azurite) -> Past:
     world, clock = served.world, ManualClock(NOON - timedelta(days=1))
     vars(world).update(vars(World()))
     world.clock, world.document = (lambda: clock.instant), STORED
-    with StorageProxy(azurite, world.clock) as proxy:
+    with StorageProxy(azurite, world.clock) as proxy, pytest.MonkeyPatch.context() as patch:
+        forget_this_machine(patch)
         environ = {
             **served.settings,
             "PARTNER_CENTER_REFRESH_TOKEN_SECRET": "",
@@ -75,11 +76,11 @@ def past(served: Simulator, azurite: Azurite) -> Past:
         clock.instant = NOON - AGE
         app.take_snapshot(dry_run=True)
         settle()
-    with blob_service(azurite.connection_string) as service:
-        snapshot, shared = (
-            Copy.of(service.get_container_client(environ[f"USAGE_{each}_CONTAINER"]))
-            for each in ("SNAPSHOT", "CACHE")
-        )
+        with blob_service(azurite.connection_string) as service:
+            snapshot, shared = (
+                Copy.of(service.get_container_client(environ[f"USAGE_{each}_CONTAINER"]))
+                for each in ("SNAPSHOT", "CACHE")
+            )
     return Past(snapshot, shared)
 
 
