@@ -48,7 +48,7 @@ def beside(container: Container, azurite: Azurite) -> Iterator[ContainerClient]:
 
 
 def is_now(instant: datetime) -> bool:
-    return instant.tzinfo is not None and abs(datetime.now(UTC) - instant) < timedelta(seconds=5)
+    return instant.tzinfo is not None and abs(datetime.now(UTC) - instant) < timedelta(seconds=PATIENCE)
 
 
 def test_what_is_not_there_reads_as_nothing_at_the_clock_of_the_service(container: Container) -> None:

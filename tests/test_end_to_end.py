@@ -152,7 +152,7 @@ def test_the_whole_product_runs_on_one_machine_and_leaves_nothing_behind(running
         "content-type": r"application/json; charset=utf-8",
         "etag": r'"[0-9a-f]{32}"',
         "cache-control": r"private, max-age=3600",
-        "age": r"\d",
+        "age": r"\d+",
         "cache-status": r"usage-summary; hit; ttl=3\d{3}",
         "ms-correlationid": r"[0-9a-f-]{36}",
         "ms-requestid": r"[0-9a-f-]{36}",

@@ -29,6 +29,7 @@ from shared.held import CLOCK_GRAIN, Answer, Shared
 from shared.settings import StorageConnection
 from tests.conftest import ManualClock
 from tests.memory import Memory
+from tests.threads import PATIENCE
 
 PARTNER = "https://api.example 0001"
 JSON = "application/json; charset=utf-8"
@@ -63,7 +64,7 @@ def test_the_blob_of_a_partner_has_the_same_name_in_every_version() -> None:
 def test_before_the_first_answer_nothing_is_shared_and_nobody_has_the_claim(fleet: Fleet) -> None:
     shared = fleet.read()
     assert (shared.etag, shared.answer, shared.keep_away) == (None, None, timedelta())
-    assert abs(shared.at - datetime.now(UTC)) < timedelta(seconds=5)
+    assert abs(shared.at - datetime.now(UTC)) < timedelta(seconds=PATIENCE)
 
 
 @pytest.mark.parametrize("answer", [ANSWER, replace(ANSWER, body=b"", no_usage_data=NO_DATA)])
@@ -102,7 +103,7 @@ def test_a_claim_holds_for_its_life_by_the_clock_of_storage(fleet: Fleet) -> Non
     claim = claimed(fleet)
     now = fleet.read()
     assert now.instant(now.until) == claim.at + CLAIM_LIFE
-    assert CLAIM_LIFE - timedelta(seconds=5) < now.keep_away <= CLAIM_LIFE
+    assert CLAIM_LIFE - timedelta(seconds=PATIENCE) < now.keep_away <= CLAIM_LIFE
 
 
 def test_a_dead_owners_claim_is_free_after_its_life(fleet: Fleet) -> None:
