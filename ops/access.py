@@ -51,9 +51,15 @@ def environment() -> dict[str, str]:
 
 def ca_bundle() -> str | None:
     """The authorities to trust, where the settings name any. Raises ConfigurationError."""
+    return setting_and_ca_bundle("")[1]
+
+
+def setting_and_ca_bundle(name: str) -> tuple[str, str | None]:
+    """A setting of a command, empty where it is not set, and the same. Raises ConfigurationError."""
     values = Values(environment(), os.path.exists)
+    text = values.text(name)
     values.raise_faults()
-    return values.ca_bundle
+    return text, values.ca_bundle
 
 
 def partner_center_settings() -> PartnerCenterSettings:
@@ -140,8 +146,8 @@ class Operator:
 def _default_credential() -> "DefaultAzureCredential":
     """Azure's own chain of credentials, where a managed identity is asked past every proxy.
 
-    Only the other credentials, which ask Entra, take proxies from the environment; az and its like are
-    processes of their own. A workload of Kubernetes asks Entra too, and has a place of its own in the chain.
+    The other credentials ask Entra, also that of a workload of Kubernetes: they take proxies from the
+    environment.
     """
     from azure.identity import DefaultAzureCredential, ManagedIdentityCredential
 

@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 
 from ops.access import (
     PATIENCE,
-    ca_bundle,
-    environment,
     partner_center_settings,
     read_secret,
+    setting_and_ca_bundle,
     vault_of,
     with_client_secret,
 )
@@ -158,7 +157,7 @@ def _of_partner_center() -> bytes | None:
 
 
 def _of_app(url: str, report: Report) -> bytes | None:
-    key, trusted = environment().get(KEY, "").strip(), ca_bundle()
+    key, trusted = setting_and_ca_bundle(KEY)
     response = _get(url, key, trusted)
     if response.status == HTTPStatus.UNAUTHORIZED and not key:
         key = read_secret("The function's key")
@@ -210,7 +209,9 @@ def _raise_problem(response: _Reply) -> None:
     kind = kinds.get(code, UpstreamRefusedError)
     said = f"the app answered {response.status}" + (f" {code}" if code in kinds else "")
     detail = (
-        problem.get("detail") if code in kinds else "Check --url: nothing there answers as this app does."
+        problem.get("detail")
+        if code in kinds
+        else "Check --url: nothing there answers as this app does, whose path has no /api."
     )
     reply = UpstreamReply(response.status, request_id=problem.get("requestId")) if code in kinds else None
     raise kind(said, hint=None if detail is None else str(detail), reply=reply)

@@ -65,7 +65,7 @@ class Answers:
             log_kept(self._flights.unsaid)
             decision = self._known.decide(directives)
             if decision is Decision.REFUSE:
-                return await self._look(directives)
+                return _refused(decision) if directives.no_cache else await self._look(directives)
             result = self._at_once(decision, correlation_id)
             if result is not None:
                 return result
@@ -109,7 +109,7 @@ class Answers:
         log_kept(self._flights.unsaid)
         decision = self._known.decide(directives)
         if decision is Decision.REFUSE:
-            return Result(decision, error=NotCachedError("nothing is stored that the request allows"))
+            return _refused(decision)
         return self._stored(decision)
 
     def _stored(self, decision: Decision, source: Source = Source.STORED) -> Result:
@@ -124,3 +124,7 @@ class Answers:
             return Result(decision, source, held.answer, self._known.age(held), error)
         wait = timedelta(seconds=rest.until - self._clock.monotonic()) if rest else error.retry_after
         return Result(decision, source, error=error, retry_after=wait)
+
+
+def _refused(decision: Decision) -> Result:
+    return Result(decision, error=NotCachedError("nothing is stored that the request allows"))

@@ -108,9 +108,8 @@ class AppUserCredential:
         try:
             return flight.result(time_allowed.total_seconds())
         except TimeoutError:
-            raise UpstreamTimeoutError(
-                "the sign-in did not end in time", asked=False
-            ) from None  # another asked
+            # Another caller has asked, and this one nobody.
+            raise UpstreamTimeoutError("the sign-in did not end in time", asked=False) from None
         except UpstreamTimeoutError:  # whoever asked had less time
             left = time_allowed - timedelta(seconds=self._clock.monotonic() - began)
             if left < _LEAST_TIME:

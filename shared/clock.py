@@ -29,7 +29,8 @@ class PassedSeconds:
 
     All clocks of a virtual machine stop while it is paused, and only the wall clock is put right afterwards.
     So a leap ahead of the wall clock counts as time that has passed. A person who puts the clock ahead makes
-    the same leap: an answer is then fetched early, and nothing is lost. A clock put back changes nothing.
+    the same leap: an answer is then fetched early, and nothing is lost. A clock put back changes nothing, but
+    a pause that is no longer than that is not noticed.
     """
 
     def __init__(

@@ -24,9 +24,7 @@ from shared.hints import hint
 if TYPE_CHECKING:
     from azure.core.pipeline.transport import RequestsTransport
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds for a connection; a reachable host needs less than one."""
-
+CONNECT_TIMEOUT = 5.0  # seconds; a reachable host needs less than one
 _LONGEST_RETRY_AFTER = timedelta(hours=1)
 
 
@@ -64,7 +62,8 @@ def session_for(duration: timedelta, ca_bundle: str | None) -> Iterator[requests
     except RuntimeError:  # no thread to be had
         raise UpstreamUnavailableError("this process can start no thread", asked=False) from None
     try:
-        with _Session() as session:
+        with Session() as session:
+            session.time_allowed = duration
             session.mount("https://", adapter)
             session.mount("http://", adapter)
             session.verify = ca_bundle or True
@@ -111,8 +110,12 @@ def azure_transport(
     )
 
 
-class _Session(requests.Session):
-    def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401  # as Session has it
+class Session(requests.Session):
+    """The session of one errand, and how long that may take."""
+
+    time_allowed: timedelta
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401, D102  # its
         kwargs.setdefault("verify", self.verify)  # else the environment goes before the session
         return super().request(*args, **kwargs)
 
@@ -140,10 +143,9 @@ class _AbortableAdapter(HTTPAdapter):
         self._watch_pools(manager)
         return manager
 
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401  # as HTTPAdapter has it
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401  # the same
         response = super().send(*args, **kwargs)
-        with self._lock:
-            self._responses.append(response)
+        self._responses.append(response)
         return response
 
     def abort(self) -> None:
@@ -154,10 +156,7 @@ class _AbortableAdapter(HTTPAdapter):
                 _shut_down(handle)
 
     def forget(self) -> None:
-        """Close every connection; urllib3 waits for garbage collection, which an exception puts off.
-
-        A response that ends with its connection, and was not read to the end, holds the socket by itself.
-        """
+        """Close all that has a socket; urllib3 waits for garbage collection, which an exception puts off."""
         with self._lock:
             for response in self._responses:
                 response.close()
@@ -165,9 +164,8 @@ class _AbortableAdapter(HTTPAdapter):
                 connection.close()
             for handle in self._handles:
                 handle.close()
-            self._responses.clear()
-            self._connections.clear()
-            self._handles.clear()
+            for kept in (self._responses, self._connections, self._handles):
+                kept.clear()
 
     def _watch_pools(self, manager: PoolManager) -> None:
         manager.pool_classes_by_scheme = {

@@ -27,12 +27,10 @@ _PASSING_ERRORS = {"temporarily_unavailable", "server_error"}
 _PROOFS: dict[type[ClientAuthentication], dict[str, str]] = {
     ClientSecret: {
         "AADSTS50012, AADSTS7000215, invalid_client": (
-            "Use the client secret's value, not its id, as PARTNER_CENTER_CLIENT_SECRET "
-            "or on standard input, or create a new one."
+            "Use the client secret's value, not its id, or create a new one."
         ),
         "AADSTS7000222": (
-            "Replace the expired client secret by a new one, as PARTNER_CENTER_CLIENT_SECRET "
-            "or on standard input."
+            "Replace the expired client secret, and set PARTNER_CENTER_CLIENT_SECRET to the new value."
         ),
         "AADSTS500133, AADSTS700024": (
             "Correct the machine's clock and try again, and run python3 -m ops consent if that does not help."

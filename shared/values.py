@@ -14,7 +14,9 @@ from shared.guids import is_guid
 from shared.settings import is_on_this_machine
 
 _CONTAINER = re.compile(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*")
-_REFERENCE = re.compile(r"@Microsoft\.(KeyVault|AppConfiguration)\s*\(", re.IGNORECASE)
+_REFERENCE = re.compile(r"[\"']?@Microsoft\.(KeyVault|AppConfiguration)\s*\(", re.IGNORECASE)
+_PROXIES = [f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")]
+_PROXIES += [name.lower() for name in _PROXIES]
 _SECONDS = re.compile(r"[0-9]{1,20}")
 _LONGEST = 2**31 - 1  # seconds; the largest number of them that all of HTTP understands (RFC 9111, 1.2.2)
 
@@ -27,7 +29,8 @@ class Values:
         self._exists = exists
         self.faults: list[str] = []
         self._unresolved: set[str] = set()
-        self.text("SSL_CERT_FILE")  # a reference there is a fault, also where the other one is followed
+        for name in ("SSL_CERT_FILE", *_PROXIES):  # which libraries read
+            self.text(name)
         self.ca_bundle = self.file("REQUESTS_CA_BUNDLE") or self.file("SSL_CERT_FILE")
 
     def text(self, name: str) -> str:

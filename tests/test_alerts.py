@@ -271,6 +271,18 @@ def test_an_operator_is_called_when_storage_refuses_the_app(
     assert watched.fires_for("operator-needed", event)
 
 
+def test_an_operator_is_called_when_the_container_of_the_snapshots_is_deleted(
+    app: Callable[..., SimpleNamespace], watched: Watched, environ: dict[str, str], service: BlobServiceClient
+) -> None:
+    started = app()
+    run(started)
+    assert not watched.fires_for("operator-needed", "snapshot.failed")
+    service.delete_container(environ["USAGE_SNAPSHOT_CONTAINER"])
+    run(started)
+    assert watched.last("snapshot.failed")["error"] == "ContainerMissingError"
+    assert watched.fires_for("operator-needed", "snapshot.failed")
+
+
 def test_nobody_is_called_for_an_upstream_that_is_down_for_a_while(
     app: Callable[..., SimpleNamespace], watched: Watched, simulator: Simulator
 ) -> None:

@@ -25,7 +25,7 @@ from dev.simulator.world import DOCUMENT, SECRET_NAME
 from ops.access import Operator
 from shared.app import App
 from shared.blobs import PATIENT, QUICK, Container
-from shared.deadlines import session_for
+from shared.deadlines import Session, session_for
 from shared.errors import StorageError, UsageSummaryError
 from shared.identity import StorageIdentity, managed_identity
 from shared.identity_endpoint import EndpointTransport
@@ -351,6 +351,7 @@ PASSING = {
     "an update": Fault(Service.IDENTITY, 410),
     "too many": Fault(Service.IDENTITY, 429),
     "too many for now": Fault(Service.IDENTITY, 429, headers={"retry-after": "1"}),
+    "too many for some seconds": Fault(Service.IDENTITY, 429, headers={"retry-after": "10"}),
     "a gateway": Fault(Service.IDENTITY, 502, lambda _: b"<html>", {"content-type": "text/html"}),
     "a reset": Fault(Service.IDENTITY, delivery=Delivery.RESET),
     "half an answer": Fault(Service.IDENTITY, delivery=Delivery.HALF),
@@ -377,7 +378,18 @@ def test_an_operation_of_storage_by_identity_gets_over(
     assert by_identity(simulator).read("a").blob is None
     assert [each.service for each in simulator.world.exchanges].count(Service.IDENTITY) == 2
     (wait,) = waits
-    assert 0.1 <= wait <= 1
+    asked = float(fault.headers.get("retry-after", "0"))
+    assert max(0.1, asked) <= wait <= max(0.4, asked)
+
+
+def test_a_quick_operation_of_storage_does_not_wait_for_a_longer_retry_after(
+    simulator: Simulator, waits: list[float]
+) -> None:
+    simulator.world.faults[Service.IDENTITY] = Fault(Service.IDENTITY, 429, headers={"retry-after": "2"})
+    connection = StorageConnection(blob_service_uri=simulator.url)
+    with pytest.raises(StorageError):
+        Container("usage", connection, QUICK, simulator.ca_bundle).read("a")
+    assert waits == []
 
 
 def test_an_operation_of_storage_by_identity_gets_over_a_refused_connection(
@@ -456,7 +468,9 @@ def test_the_second_try_ends_at_the_deadline_too(simulator: Simulator, waits: li
 def test_a_first_try_in_silence_leaves_time_for_a_quick_operation(waits: list[float]) -> None:
     timeouts: list[tuple[float, float]] = []
 
-    class Silent(requests.Session):
+    class Silent(Session):
+        time_allowed = QUICK
+
         def request(self, *_: Any, **options: Any) -> requests.Response:  # noqa: ANN401  # as Session has it
             timeouts.append(options["timeout"])
             raise requests.ReadTimeout

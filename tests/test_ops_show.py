@@ -219,6 +219,13 @@ def test_the_key_comes_from_the_environment(terminal: Terminal, app: Site) -> No
     assert app.key not in done.out + done.err
 
 
+def test_a_key_that_is_an_unresolved_reference_is_sent_nowhere(terminal: Terminal, app: Site) -> None:
+    reference = "@Microsoft.KeyVault(SecretUri=https://contoso.vault.azure.net/secrets/key)"
+    done = terminal.run("show", "--url", app.url, changed={"USAGE_SUMMARY_KEY": reference})
+    assert (done.code, app.keys) == (2, [])
+    assert "USAGE_SUMMARY_KEY is a reference that the platform could not resolve" in done.err
+
+
 def test_the_key_comes_from_standard_input_after_a_401(terminal: Terminal, app: Site) -> None:
     app.key = "k" * 56
 

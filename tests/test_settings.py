@@ -192,11 +192,16 @@ ACCOUNTS = [
     for member in ("", "__blobServiceUri", "__serviceUri", "__accountName", "__clientId")
 ]
 FILES = ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", CERTIFICATE]
-EVERY_SETTING = sorted({*MAY_BE_WRONG, *FILES, *ACCOUNTS, SECRET, TOKEN, "AZURE_CLIENT_ID"})
+PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
+PROXIES += [name.lower() for name in PROXIES]
+EVERY_SETTING = sorted(
+    {*MAY_BE_WRONG, *FILES, *ACCOUNTS, *PROXIES, SECRET, TOKEN, "AZURE_CLIENT_ID", "SNAPSHOT_SCHEDULE"}
+)
 REFERENCES = [
     f"@Microsoft.KeyVault(SecretUri=https://{CANARY}.vault.azure.net/secrets/app-secret/)",
     f"@Microsoft.KeyVault(VaultName={CANARY};SecretName=app-secret)",
     f"@Microsoft.AppConfiguration(Endpoint=https://{CANARY}.azconfig.io; Key=app-secret; Label=prod)",
+    f'"@Microsoft.KeyVault(SecretUri=https://{CANARY}.vault.azure.net/secrets/app-secret)"',
     f" @microsoft.keyvault (SecretUri=https://{CANARY}.vault.azure.net/secrets/app-secret)\n",
 ]
 
@@ -208,7 +213,7 @@ def unresolved(name: str) -> str:
     )
 
 
-def test_the_settings_that_may_be_a_reference_are_all_that_the_app_reads() -> None:
+def test_the_settings_that_may_be_a_reference_are_all_that_the_app_or_its_libraries_read() -> None:
     seen: set[str] = set()
 
     class Watched(dict[str, str]):
