@@ -16,7 +16,7 @@ The vault is used as the person who runs this (az login), who needs the role Key
 
 _EXIT_CODES = """\
 Exit codes: 0 done; 1 failed, try again; 2 settings, roles or arguments are wrong; 3 a person has to sign in;
-4 the record is not sound (history verify).
+4 the record is not sound.
 """
 
 _FEDERATED = """\
@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     histories = history.add_subparsers(dest="history", required=True, metavar="command")
     add(histories, "verify", "is the record sound?", _VERIFY, _STORAGE)
     rebuild = add(histories, "rebuild", "make the history again", _REBUILD, _STORAGE)
-    text = "a day (2026-11-20) that may lose a row which no snapshot makes; may be repeated"
+    text = "drop the kept row of a day (2026-11-20); may be repeated"
     rebuild.add_argument("--drop", type=_day, action="append", default=[], metavar="DAY", help=text)
     shown = add(histories, "show", "a table of the last days", _HISTORY_SHOW, _STORAGE)
     shown.add_argument("--days", type=_days, default=14, help="how many (default: 14)")

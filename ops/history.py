@@ -16,7 +16,7 @@ from shared.clock import Clock
 from shared.drafts import MANIFEST, NDJSON, YET_TO_COME, Draft, Found, manifest_of
 from shared.errors import ContainerMissingError, RecordError
 from shared.history import History
-from shared.rows import Row, Rows, day_of, generated_at, key_of, missing_days, parse_ndjson
+from shared.rows import Row, day_of, generated_at, missing_days, parse_ndjson, read_ndjson
 from shared.snapshots import DamagedError
 from shared.usage_summary import Json, dump
 
@@ -47,7 +47,11 @@ def verify(report: Report) -> None:
     report.add("rows", "Rows of the history", len(draft.rows))
     _add_lines(report, "kept", "… kept, no snapshot", draft.why_kept())
     report.add("differing", "Not as rebuilt", [*differing])
-    report.add("wouldDrop", "A rebuild would drop", [*_only_in(stored.get(NDJSON), draft.rows)])
+    head = stored.get(NDJSON)
+    there, lost = read_ndjson(head.content) if head else ({}, 0)
+    report.add("lostLines", "Lines that are no rows", lost or None)
+    only_there = sorted(day for day, _ in there.keys() - draft.rows.keys())
+    report.add("wouldDrop", "A rebuild would drop", [*only_there])
     last = max(map(day_of, draft.rows.values()))
     report.add("lastDate", "Newest snapshot", last.isoformat())
     report.add("daysSince", "Days since then", (Clock().now().date() - last).days)
@@ -59,7 +63,7 @@ def verify(report: Report) -> None:
     }
     if any(counts.values()):
         said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        raise NotSoundError(f"the record is not sound: {said}", hint=_advice(draft, differing))
+        raise NotSoundError(f"the record is not sound: {said}", hint=_advice(draft, differing, lost))
     report.add("sound", "Sound", value=True)
 
 
@@ -89,7 +93,7 @@ def _compared(history: History) -> tuple[dict[str, Blob], Draft, list[str]]:
     raise RecordError("the history changed each time that it was read", hint="Try again in a minute.")
 
 
-def _advice(draft: Draft, differing: list[str]) -> str:
+def _advice(draft: Draft, differing: list[str], lost: int) -> str:
     """What the operator does about a record that is not sound, in this order."""
     is_future = [damage == YET_TO_COME for damage in draft.damaged.values()]
     advice = []
@@ -103,6 +107,8 @@ def _advice(draft: Draft, differing: list[str]) -> str:
             "The history keeps their rows, also in a rebuild, and they may stay; only a row that is wrong is "
             "a reason for history rebuild --drop and its day."
         )
+    if lost:
+        advice.append("A former version of usagesummary.ndjson may have the rows of the lines that are none.")
     if any(is_future):
         advice.append("Remove or rename the snapshots of days yet to come, which no run wrote.")
     if differing:
@@ -127,6 +133,7 @@ def rebuild(report: Report, *, dropped: Collection[date]) -> None:
     report.add(
         "added", "Rows from", [*updated.added], said=f"{len(updated.added)} snapshots: {said}" if said else ""
     )
+    report.add("lostLines", "Lines that were no rows", updated.lost or None)
     report.add("dropped", "Days that lost a row", [*updated.dropped])
     _add_lines(report, "damaged", "Damaged, left out", updated.damaged)
     _add_lines(report, "kept", "Kept, no snapshot", updated.kept)
@@ -172,15 +179,6 @@ def _lines(report: Report, label: str, lines: Sequence[str]) -> None:
 
 def _etags(stored: dict[str, Blob]) -> dict[str, str]:
     return {name: blob.etag for name, blob in stored.items()}
-
-
-def _only_in(head: Blob | None, rows: Rows) -> list[str]:
-    """The days of the stored history that have a row which these do not have."""
-    try:
-        stored = parse_ndjson(head.content) if head else []
-        return sorted(str(row["snapshotDate"]) for row in stored if key_of(row) not in rows)
-    except DamagedError:
-        return []
 
 
 def _shown(rows: list[Row], days: int, today: date) -> Iterator[dict[str, Json]]:

@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from shared.errors import (
     ConsentRequiredError,
+    ContainerMissingError,
     OperatorError,
     RecordError,
     StorageRefusedError,
@@ -91,11 +92,11 @@ class NotSoundError(RecordError):
 
 
 def exit_code(error: UsageSummaryError) -> int:
-    """4 when the record is not sound, 3 when a person has to sign in, 2 when settings or roles are wrong.
+    """4 when the record is not sound or lacks its container, 3 when a person has to sign in.
 
-    1 when trying again may help.
+    2 when settings or roles are wrong, 1 when trying again may help.
     """
-    if isinstance(error, NotSoundError):
+    if isinstance(error, (NotSoundError, ContainerMissingError)):
         return 4
     if isinstance(error, ConsentRequiredError):
         return 3

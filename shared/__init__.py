@@ -27,6 +27,7 @@ identity       the platform's managed identity
 identity_endpoint  where it is asked: past every proxy, and twice
 deadlines      HTTP exchanges that end at one instant, and when to come again
 drafts         pure: what the history is to be, from the one before and what is new
+former         pure: the history as a run finds it: its rows, and the snapshots that it has seen
 rows           pure: the history's rows, as ndjson and CSV, and their manifest
 snapshots      pure: a dated blob's name and document
 usage_summary  pure: what a usage summary is

@@ -15,9 +15,10 @@ from shared import drafts, snapshots
 from shared.blob import Blob, ListedBlob, md5
 from shared.blobs import Container
 from shared.clock import Clock
-from shared.drafts import CSV, LATEST, MANIFEST, NDJSON, Draft, Files, Former, Found, Updated, manifest_of
+from shared.drafts import CSV, LATEST, MANIFEST, NDJSON, Draft, Files, Found, Updated, manifest_of
 from shared.errors import BlobConflictError, ConfigurationError, ContainerMissingError, RecordError
 from shared.events import log_event
+from shared.former import Former, read_former
 from shared.record import Record
 from shared.rows import CSV_TYPE, NDJSON_TYPE, csv_text, day_of, generated_at, last_date, ndjson
 from shared.snapshots import DATASET, JSON_TYPE, instant_text
@@ -34,11 +35,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """The container of the history as found: what is in it, with the content of the two files that tell."""
+    """The container of the history as found: what is in it, the two files that tell, and the rows of one."""
 
     listed: dict[str, ListedBlob]
     head: Blob | None
     manifest: Blob | None
+    former: Former
 
 
 class History:
@@ -81,7 +83,7 @@ class History:
 
     def draft(self, progress: Progress, head: Blob | None = None) -> Draft:
         """What a rebuild would make of the dated blobs, where `head` is the history's usagesummary.ndjson."""
-        return drafts.keeping(self._draft_of_all(progress), drafts.read_former(head).rows)
+        return drafts.keeping(self._draft_of_all(progress), read_former(head, self._today()).rows)
 
     def files(self, draft: Draft) -> Files:
         """The files of a draft but for the manifest. Raises RecordError when no snapshot can be read."""
@@ -97,8 +99,8 @@ class History:
         first: _Stored | None = None
         for _ in range(_TRIES):
             stored = self._look()
-            first = first or stored  # a later look may find this run's own manifest
-            former = drafts.read_former(stored.head)
+            first = first or stored  # a later look may find this run's own files
+            former = stored.former
             if former.damage:
                 log_event(
                     _log,
@@ -107,12 +109,13 @@ class History:
                     dataset=DATASET,
                     blob=NDJSON,
                     message=former.damage,
+                    lostLines=former.lost or None,
                 )
             draft = make_draft(former)
             for name, damage in draft.damaged.items():
                 log_event(_log, logging.ERROR, "snapshot.damaged", dataset=DATASET, blob=name, message=damage)
             try:
-                updated = drafts.updated(former, draft, self._write(draft, stored))
+                updated = drafts.updated(first.former, draft, self._write(draft, stored))
             except BlobConflictError:
                 continue
             _warn_of_gaps(updated, draft, first.manifest)
@@ -121,7 +124,8 @@ class History:
 
     def _look(self) -> _Stored:
         listed = {blob.name: blob for blob in self._container.list()}
-        return _Stored(listed, *(self._container.read(name).blob for name in (NDJSON, MANIFEST)))
+        head, manifest = (self._container.read(name).blob for name in (NDJSON, MANIFEST))
+        return _Stored(listed, head, manifest, read_former(head, self._today()))
 
     def _write(self, draft: Draft, stored: _Stored) -> list[str]:
         """Write the files of a draft that are not there as they are to be; their names."""
@@ -142,10 +146,10 @@ class History:
         return written
 
     def _later(self, former: Former) -> Draft:
-        """What was known, with what the dated blobs say beyond it."""
+        """The former history with the snapshots that it has not seen."""
         if former.last is None or former.seen is None:
             return drafts.keeping(self._draft_of_all(lambda found, _: found), former.rows)
-        today = self._clock.now().date()
+        today = self._today()
         prefixes = snapshots.prefixes(former.last, today)
         names = [name for prefix in prefixes for name in self._record.names(prefix)]
         unread = former.unread(names)
@@ -155,7 +159,10 @@ class History:
     def _draft_of_all(self, progress: Progress) -> Draft:
         names = self._record.names()
         found = progress(self._record.read(names), len(names))
-        return drafts.draft(names, found, self._clock.now().date())
+        return drafts.draft(names, found, self._today())
+
+    def _today(self) -> date:
+        return self._clock.now().date()
 
     def _latest(self, draft: Draft) -> bytes:
         """The newest snapshot; not one that has been damaged since it was recorded."""

@@ -4,6 +4,7 @@ All of it can be made of the snapshots again, byte for byte.
 """
 
 import base64
+import codecs
 import csv
 import io
 import re
@@ -82,13 +83,26 @@ def ndjson(rows: Iterable[Row]) -> bytes:
 
 def parse_ndjson(content: bytes) -> list[Row]:
     """The rows of a history. Raises DamagedError where it is not as `ndjson` writes it."""
-    rows = [members_of(line) for line in content.splitlines()]
-    if any(tuple(row) != COLUMNS or source_of(row).day != day_of(row) for row in rows):
-        raise DamagedError("a line is no row")
-    keys = list(map(key_of, rows))
-    if keys != sorted(set(keys)) or ndjson(rows) != content:
+    rows, lost = read_ndjson(content)
+    if lost or ndjson(rows.values()) != content:
         raise DamagedError("it is not as a run writes it")
-    return rows
+    return list(rows.values())
+
+
+def read_ndjson(content: bytes) -> tuple[Rows, int]:
+    """The rows of a history in the order of their keys, and the number of its lines that are no rows.
+
+    Each line counts by itself, since the history may be the last place of a row, and an editor may have
+    changed blanks, line ends or the order. Of two rows of one key the later snapshot's counts.
+    """
+    rows, lost = list[Row](), 0
+    for line in content.removeprefix(codecs.BOM_UTF8).splitlines():
+        try:
+            rows.append(_row_in(line))
+        except DamagedError:
+            lost += bool(line.strip())
+    by_key = {key_of(row): row for row in sorted(rows, key=source_of)}
+    return {key: by_key[key] for key in sorted(by_key)}, lost
 
 
 def csv_text(rows: Iterable[Row]) -> bytes:
@@ -150,6 +164,13 @@ def day_of(row: Row) -> date:
         return date.fromisoformat(str(row["snapshotDate"]))
     except ValueError:
         raise DamagedError("a row's snapshotDate is no date") from None
+
+
+def _row_in(line: bytes) -> Row:
+    row = members_of(line)
+    if tuple(row) != COLUMNS or row["snapshotDate"] != source_of(row).day.isoformat():
+        raise DamagedError("it is no row")
+    return row
 
 
 def _member(manifest: bytes, name: str) -> Json:

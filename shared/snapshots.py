@@ -50,6 +50,11 @@ def parse_name(name: str) -> SnapshotName | None:
         return None
 
 
+def is_yet_to_come(day: date, today: date) -> bool:
+    """Whether no run has written a snapshot of a day; storage's clock may be a day ahead of this one."""
+    return day > today + _DAY
+
+
 def day_prefix(day: date) -> str:
     """Where the blobs of a day lie."""
     return f"{PREFIX}{day:%Y/%m/%d}/"

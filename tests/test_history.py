@@ -471,6 +471,81 @@ def test_a_history_in_a_form_that_no_run_writes_is_made_again_though_its_digest_
     assert books.files() == before
 
 
+def garbled(text: bytes) -> bytes:
+    """A history with a first line that is cut off."""
+    return text[20:]
+
+
+EDITS: dict[str, Callable[[bytes], bytes]] = {
+    "other line ends": lambda text: text.replace(b"\n", b"\r\n"),
+    "no line end at the end": lambda text: text[:-1],
+    "blanks": lambda text: text.replace(b'":', b'": '),
+    "another order": lambda text: b"".join(reversed(text.splitlines(keepends=True))),
+    "a garbled line": garbled,
+}
+
+
+@pytest.mark.parametrize("work", ["run", "rebuild"])
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_history_loses_no_row_without_a_snapshot_but_that_of_a_garbled_line(
+    books: Books, caplog: pytest.LogCaptureFixture, edit: str, work: str
+) -> None:
+    for day in ("18", "19", "20", "21"):
+        books.run(f"{day}.50", at=f"{day}T08:05")
+    rows = books.rows()
+    for gone in (18, 19):
+        books.usage.delete_blob(dated(gone))
+    books.history.upload_blob(NDJSON, EDITS[edit](books.file(NDJSON)), overwrite=True)
+    update = books.rebuild() if work == "rebuild" else books.run("21.50", at="21T09:05")[1]
+    lost = int(edit == "a garbled line")
+    assert books.rows() == rows[lost:]
+    assert update.kept == {dated(gone): "it is gone" for gone in (18, 19)[lost:]}
+    assert update.lost == lost
+    (line,) = events(caplog, "history.damaged")
+    assert (line["message"], line.get("lostLines", 0)) == ("it is not what was written", lost)
+    assert books.run("21.50", at="21T10:05")[1] == updated([], [], rows=4 - lost)
+
+
+def with_a_row_of(day: date, books: Books) -> None:
+    """Somebody adds a row of a day that has no snapshot, and keeps the metadata true."""
+    blob = books.history.get_blob_client(NDJSON)
+    text, metadata = books.file(NDJSON), blob.get_blob_properties().metadata
+    last = text.splitlines(keepends=True)[-1]
+    for separator in "-/":
+        last = last.replace(
+            f"2026{separator}11{separator}21".encode(), f"{day:%Y{separator}%m{separator}%d}".encode()
+        )
+    text += last
+    blob.upload_blob(text, overwrite=True, metadata=metadata | {"sha256": sha256(text).hexdigest()})
+
+
+@pytest.mark.parametrize("work", ["run", "rebuild"])
+def test_a_row_of_a_day_yet_to_come_is_dropped_and_keeps_no_later_snapshot_out(
+    books: Books, caplog: pytest.LogCaptureFixture, work: str
+) -> None:
+    books.run("1", at="20T08:05")
+    books.run("2", at="21T08:05")
+    with_a_row_of(date(2031, 1, 1), books)
+    books.clock.instant = instant("22T08:05")
+    name = books.take("3").name
+    update = books.rebuild() if work == "rebuild" else books.keeper().bring_up_to_date()
+    assert update == updated(FILES, [name], rows=3, dropped=("2031-01-01",))
+    assert [line["message"] for line in events(caplog, "history.damaged")] == [
+        "it has a row of a day yet to come"
+    ]
+    assert books.files() == books.rebuilt()
+
+
+@pytest.mark.parametrize(("days", "is_kept"), [(1, True), (2, False)])
+def test_a_row_of_tomorrow_is_kept_and_that_of_the_day_after_is_not(
+    books: Books, days: int, *, is_kept: bool
+) -> None:
+    books.run("1", at="21T08:05")
+    with_a_row_of(date(2026, 11, 21 + days), books)
+    for update in (books.keeper().bring_up_to_date(), books.rebuild()):
+        assert update.rows == 1 + is_kept
+
+
 def test_a_history_that_was_uploaded_by_hand_unchanged_is_written_again_once(books: Books) -> None:
     books.run("1", at="20T08:05")
     books.run("2", at="21T08:05")
@@ -615,6 +690,7 @@ def test_a_rebuild_that_is_overtaken_after_it_has_dropped_a_day_goes_on(
     proxy.follow(failing_writes(Fault.CHANGED, str(books.history.container_name), 2))
     update = books.keeper_behind(proxy).rebuild(lambda found, _: found, [date(2026, 11, 20)])
     assert (update.rows, update.written) == (2, [CSV, MANIFEST])
+    assert update.dropped == ["2026-11-20"]
     assert books.is_as_rebuilt()
 
 

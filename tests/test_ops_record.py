@@ -18,7 +18,7 @@ from ops.access import Operator
 from ops.report import NotSoundError, exit_code
 from shared.clock import Clock
 from shared.drafts import CSV, LATEST, MANIFEST, NDJSON
-from shared.errors import RecordError, StorageRefusedError
+from shared.errors import ContainerMissingError, RecordError, StorageRefusedError
 from shared.history import History
 from shared.record import Record
 from shared.snapshots import first_name, revision_name, snapshot
@@ -291,6 +291,31 @@ def test_a_row_without_a_snapshot_is_kept_and_named_until_its_day_is_dropped(kep
     assert kept.run("history", "verify").code == 0
 
 
+def test_a_line_that_is_no_row_is_told_and_a_former_version_is_advised(kept: Desk) -> None:
+    text = kept.history.download_blob(NDJSON).readall()
+    kept.usage.delete_blob(first_name(DAY - timedelta(days=5)))
+    kept.history.upload_blob(NDJSON, text[20:].replace(b"\n", b"\r\n"), overwrite=True)
+    done, facts = kept.run("history", "verify"), kept.run("history", "verify", "--json").facts
+    assert (done.code, facts["lostLines"], facts["wouldDrop"]) == (4, 1, [])
+    assert "Lines that are no rows  1\n" in done.out
+    assert facts["kept"] == {first_name(DAY - timedelta(days=5)): "it is gone"}
+    assert "A former version of usagesummary.ndjson may have the rows" in facts["hint"]
+    assert kept.run("history", "rebuild", "--json").facts["lostLines"] == 1
+    assert kept.history.download_blob(NDJSON).readall() == text
+    assert "lostLines" not in kept.run("history", "rebuild", "--json").facts
+
+
+def test_a_row_of_a_day_yet_to_come_is_told_before_a_rebuild_drops_it(kept: Desk) -> None:
+    text = kept.history.download_blob(NDJSON).readall()
+    last = text.splitlines(keepends=True)[-1]
+    future = last.replace(b"2026-11-21", b"2031-11-21").replace(b"2026/11/21", b"2031/11/21")
+    kept.history.upload_blob(NDJSON, text + future, overwrite=True)
+    facts = kept.run("history", "verify", "--json").facts
+    assert (facts["differing"], facts["wouldDrop"]) == ([NDJSON], ["2031-11-21"])
+    assert kept.run("history", "rebuild", "--json").facts["dropped"] == ["2031-11-21"]
+    assert kept.history.download_blob(NDJSON).readall() == text
+
+
 def test_a_day_that_keeps_no_row_is_not_dropped(kept: Desk) -> None:
     before = kept.blobs()
     done = kept.run("history", "rebuild", "--drop", "2026-11-21", "--drop", "2026-11-17")
@@ -342,17 +367,12 @@ def test_of_many_names_a_person_sees_the_first_and_a_machine_all(kept: Desk) -> 
     assert kept.run("history", "verify", "--json").facts["ignored"] == names
 
 
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [("snapshot", 1), ("snapshot --dry-run", 1), ("history rebuild", 1), ("history verify", 4)],
-)
-def test_a_deleted_container_is_named_with_what_to_do_and_nothing_is_made(
-    kept: Desk, command: str, code: int
-) -> None:
+@pytest.mark.parametrize("command", ["snapshot", "snapshot --dry-run", "history rebuild", "history verify"])
+def test_a_deleted_container_is_named_with_what_to_do_and_nothing_is_made(kept: Desk, command: str) -> None:
     kept.usage.delete_container()
     before = kept.blobs()
     done = kept.run(*command.split())
-    assert (done.code, done.out, kept.blobs(), kept.usage.exists()) == (code, "", before, False)
+    assert (done.code, done.out, kept.blobs(), kept.usage.exists()) == (4, "", before, False)
     name = kept.usage.container_name
     assert done.err.startswith(
         f"record: the container {name} of the dated snapshots is missing, and its history has rows\n"
@@ -437,6 +457,7 @@ def test_whoever_lacks_a_role_must_act_and_a_record_that_could_not_be_read_may_b
     assert exit_code(StorageRefusedError("")) == 2
     assert exit_code(RecordError("")) == 1
     assert exit_code(NotSoundError("")) == 4
+    assert exit_code(ContainerMissingError("")) == 4
 
 
 class SignedIn(nullcontext["SignedIn"]):

@@ -241,20 +241,49 @@ def test_a_damaged_history_is_refused(content: bytes) -> None:
         rows.parse_ndjson(content)
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (NO_HISTORIES["a member less"], "a line is no row"),
-        (NO_HISTORIES["out of order"], "it is not as a run writes it"),
-        (NO_HISTORIES["of no day"], "a row's snapshotDate is no date"),
-        (NO_HISTORIES["of no snapshot"], "a row's sourceBlob is no snapshot's name"),
-        (NO_HISTORIES["a list"], "it is no JSON object in UTF-8"),
-    ],
-)
-def test_why_a_history_is_refused_is_said(content: bytes, reason: str) -> None:
+@pytest.mark.parametrize("content", [NO_HISTORIES["a member less"], NO_HISTORIES["out of order"]])
+def test_why_a_history_is_refused_is_said(content: bytes) -> None:
     with pytest.raises(DamagedError) as refused:
         rows.parse_ndjson(content)
-    assert str(refused.value) == reason
+    assert str(refused.value) == "it is not as a run writes it"
+
+
+EDITED = {
+    "without its last line end": b"".join(LINES)[:-1],
+    "out of order": b"".join(reversed(LINES)),
+    "a line twice": b"".join(LINES) + LINES[0],
+    "other line ends": b"".join(LINES).replace(b"\n", b"\r\n"),
+    "empty lines": b"\n \n".join(LINES) + b"\n",
+    "with a byte-order mark": b"\xef\xbb\xbf" + b"".join(LINES),
+    "with blanks": b"".join(LINES).replace(b'":', b'": '),
+}
+
+
+@pytest.mark.parametrize("content", EDITED.values(), ids=EDITED)
+def test_a_history_saved_in_an_editor_has_all_of_its_rows(content: bytes) -> None:
+    found, lost = rows.read_ndjson(content)
+    assert lost == 0
+    assert same([*found.values()], ROWS)
+    assert [*found] == [rows.key_of(each) for each in ROWS]
+
+
+@pytest.mark.parametrize("damage", sorted({*NO_HISTORIES} - {*EDITED, "an empty line"}))
+def test_a_line_that_is_no_row_costs_no_other(damage: str) -> None:
+    line = LINES[0][:-20] if damage == "cut off" else NO_HISTORIES[damage].rstrip(b"\n")
+    found, lost = rows.read_ndjson(LINES[1] + line + b"\n" + LINES[2])
+    assert (same([*found.values()], ROWS[1:]), lost) == (True, 1)
+
+
+@pytest.mark.parametrize("day", ["20261121", "2026-W47-6", None])
+def test_a_line_whose_day_is_written_otherwise_is_no_row(day: str | None) -> None:
+    assert rows.read_ndjson(rows.ndjson([ROWS[0] | {"snapshotDate": day}])) == ({}, 1)
+
+
+def test_of_two_lines_of_one_key_the_later_snapshots_is_the_row() -> None:
+    first, last = row(), row(revision="143000", totalCost=RawJSON("7"))
+    for lines in ([first, last], [last, first]):
+        found, lost = rows.read_ndjson(rows.ndjson(lines))
+        assert (same([*found.values()], [last]), lost) == (True, 0)
 
 
 def test_a_row_tells_its_day_and_its_snapshot() -> None:
