@@ -349,7 +349,7 @@ def test_where_a_missing_container_is_refused_nothing_lists_it_and_nothing_makes
     for work in (container.list, lambda: container.write(NAME, b"{}", JSON, replacing=None)):
         with pytest.raises(RecordError, match="not this one"):
             work()
-    with ContainerClient.from_connection_string(azurite.connection_string, name) as client:
+    with blob_container(azurite.connection_string, name) as client:
         assert not client.exists()
 
 
