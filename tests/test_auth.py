@@ -26,6 +26,8 @@ from shared.auth import AppUserCredential
 from shared.client import PartnerCenterClient
 from shared.clock import Clock
 from shared.configuration import read_settings
+from shared.consent import Consent
+from shared.entra import Tokens
 from shared.errors import (
     ConfigurationError,
     ConsentRequiredError,
@@ -44,7 +46,7 @@ from shared.settings import (
 )
 from tests.clients import managed_identity
 from tests.conftest import ManualClock, events
-from tests.threads import PATIENCE
+from tests.threads import PATIENCE, unanswered
 
 SCOPE = f"{PARTNER_CENTER}/.default"
 ENTRA, VAULT, IDENTITY = Service.ENTRA, Service.KEY_VAULT, Service.IDENTITY
@@ -213,16 +215,14 @@ def test_those_who_wait_share_a_failure(credential: AppUserCredential, world: Wo
 
 
 def test_a_waiter_s_time_out_harms_nobody(credential: AppUserCredential, world: World) -> None:
-    world.delay = 0.5
-    world.faults[ENTRA] = Fault(ENTRA, delivery=Delivery.LATE, method="POST")
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(2) as threads, unanswered(world, ENTRA) as asked:
         patient = threads.submit(credential.get_token, SCOPE)
-        while not any(each.service is ENTRA for each in world.exchanges):
-            threading.Event().wait(0.01)
+        assert asked.wait(PATIENCE)
         with pytest.raises(UpstreamTimeoutError, match=r"^the sign-in did not end in time$") as raised:
             credential.get_token(SCOPE, time_allowed=timedelta(seconds=0.05))
         assert not raised.value.asked
-        assert threads.submit(credential.get_token, SCOPE).result() == patient.result()
+        another = threads.submit(credential.get_token, SCOPE)
+    assert another.result() == patient.result()
     assert crossed(world) == SIGN_IN
 
 
@@ -233,36 +233,44 @@ def test_a_waiter_who_has_more_time_than_who_asked_asks_itself(
     world.faults[ENTRA] = Fault(ENTRA, delivery=Delivery.LATE, method="POST", times=1)
     with ThreadPoolExecutor(1) as thread:
         hasty = thread.submit(credential.get_token, SCOPE, time_allowed=timedelta(seconds=1))
-        while not any(each.service is ENTRA for each in world.exchanges):
+        while not hasty.done() and not any(each.service is ENTRA for each in world.exchanges):
             threading.Event().wait(0.01)
         assert credential.get_token(SCOPE).token
         assert isinstance(hasty.exception(), UpstreamTimeoutError)
 
 
+@pytest.mark.usefixtures("world")
 @pytest.mark.parametrize(("waited", "is_enough"), [(10, True), (10.1, False)])
 def test_a_waiter_with_less_than_the_least_time_left_does_not_ask_itself(
     settings: Settings,
-    world: World,
     manual_clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
     waited: float,
     is_enough: bool,  # noqa: FBT001  # a case
 ) -> None:
     monkeypatch.setattr("shared.auth._LEAST_TIME", timedelta(seconds=5))
-    waiter, looks = threading.current_thread(), count()
+    waiter, looks, redeem = threading.current_thread(), count(), Consent.redeem
+    asked, waits = threading.Event(), threading.Event()
 
     def monotonic() -> float:
         """Time passes for the waiter between his second look, as he begins to wait, and his third."""
-        is_later = threading.current_thread() is waiter and next(looks) >= 2
-        return manual_clock.instant.timestamp() + (waited if is_later else 0)
+        look = next(looks) if threading.current_thread() is waiter else 0
+        if look == 1:
+            waits.set()
+        return manual_clock.instant.timestamp() + (waited if look >= 2 else 0)
 
+    def hasty(consent: Consent, scopes: tuple[str, ...], time_allowed: timedelta) -> Tokens:
+        if threading.current_thread() is waiter:
+            return redeem(consent, scopes, time_allowed)
+        asked.set()
+        waits.wait(PATIENCE)
+        raise UpstreamTimeoutError("", asked=True)
+
+    monkeypatch.setattr(Consent, "redeem", hasty)
     credential = AppUserCredential(settings, replace(manual_clock.clock(), monotonic=monotonic))
-    world.delay = 2
-    world.faults[ENTRA] = Fault(ENTRA, delivery=Delivery.LATE, method="POST", times=1)
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(credential.get_token, SCOPE, time_allowed=timedelta(seconds=1))
-        while not any(each.service is ENTRA for each in world.exchanges):
-            threading.Event().wait(0.01)
+        thread.submit(credential.get_token, SCOPE)
+        assert asked.wait(PATIENCE)
         with nullcontext() if is_enough else pytest.raises(UpstreamTimeoutError):
             assert credential.get_token(SCOPE, time_allowed=timedelta(seconds=15)).token
 
@@ -412,10 +420,11 @@ def test_a_good_token_is_at_hand_while_another_caller_renews_it(
     world.refresh_in = timedelta(minutes=30)
     first = credential.get_token(SCOPE).token
     manual_clock.advance(minutes=31)
-    world.delay = 0.5
-    world.faults[ENTRA] = Fault(ENTRA, delivery=Delivery.LATE, method="POST")
-    tokens = asked_at_once(credential, 8)
-    assert tokens.count(first) == 7
+    with ThreadPoolExecutor(1) as thread, unanswered(world, ENTRA) as asked:
+        renewing = thread.submit(credential.get_token, SCOPE)
+        assert asked.wait(PATIENCE)
+        assert asked_at_once(credential, 7) == [first] * 7
+    assert renewing.result().token != first
 
 
 def test_a_token_refused_during_its_renewal_does_not_come_back(
@@ -424,15 +433,12 @@ def test_a_token_refused_during_its_renewal_does_not_come_back(
     world.refresh_in = timedelta(minutes=30)
     first = credential.get_token(SCOPE).token
     manual_clock.advance(minutes=31)
-    crossed(world)
-    world.delay = 0.5
-    world.faults[ENTRA] = Fault(ENTRA, 503, delivery=Delivery.LATE)
-    with ThreadPoolExecutor(1) as thread:
+    world.faults[ENTRA] = Fault(ENTRA, 503)
+    with ThreadPoolExecutor(1) as thread, unanswered(world, ENTRA) as asked:
         renewing = thread.submit(refused, credential)
-        while not world.exchanges:
-            threading.Event().wait(0.01)
+        assert asked.wait(PATIENCE)
         credential.forget(first, consent=False)
-        assert isinstance(renewing.result(), UpstreamUnavailableError)
+    assert isinstance(renewing.result(), UpstreamUnavailableError)
 
 
 def test_a_new_consent_is_used_without_a_restart(credential: AppUserCredential, world: World) -> None:
