@@ -222,18 +222,18 @@ def test_a_redemption_that_waits_for_a_write_back_in_vain_asks_nobody(
     def hold(exchange: Exchange) -> None:
         if exchange.method == "PUT":
             begun.set()
-            goes_on.wait(10)
+            goes_on.wait(PATIENCE)
 
     world.observer = hold
     writing = threading.Thread(target=credential.write_back)
     writing.start()
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE)
     asked = len(world.exchanges)
     with pytest.raises(UpstreamTimeoutError) as raised:
         credential.get_token(SCOPE, time_allowed=timedelta(seconds=0.05))
     assert (raised.value.asked, len(world.exchanges)) == (False, asked)
     goes_on.set()
-    writing.join(10)
+    writing.join(PATIENCE)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

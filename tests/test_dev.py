@@ -14,6 +14,7 @@ from dev import npm
 from dev.environment import ROOT, InstallError, install, make, wrong_version
 from dev.ports import PortError, listen
 from dev.run import RunError, check
+from tests.threads import PATIENCE_WITH_A_PROCESS
 
 
 @dataclass
@@ -48,7 +49,9 @@ def run_dev(*arguments: str, pretend: str = "pass") -> subprocess.CompletedProce
     start = "runpy.run_module('dev', run_name='__main__')"
     script = f"import runpy, sys; {pretend}; sys.argv[1:] = {arguments!r}; {start}"
     command = [sys.executable, "-c", script]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_WITH_A_PROCESS, check=False
+    )
 
 
 def test_another_interpreter_is_one_line_and_exit_code_2() -> None:
@@ -151,7 +154,7 @@ def test_ctrl_c_ends_everything_without_a_word_and_frees_the_ports() -> None:
         said = "".join(iter(process.stdout.readline, "The log of both functions:\n"))
         process.send_signal(signal.SIGINT)
         assert not re.search("^Traceback", process.stdout.read(), re.MULTILINE)
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_WITH_A_PROCESS) == 0
     ports = {int(port) for port in re.findall(r"https?://127\.0\.0\.1:(\d+)", said)}
     assert len(ports) == 3
     for port in ports:

@@ -12,7 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.message import Message
 from pathlib import Path
 from time import monotonic
@@ -23,7 +23,7 @@ import pytest
 from dev.azurite import ACCOUNT, ACCOUNT_KEY
 from tests.clients import blob_service
 from tests.test_http import complaints
-from tests.threads import PATIENCE, begin_a_new_day
+from tests.threads import PATIENCE, PATIENCE_WITH_A_PROCESS, begin_a_new_day
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,7 +99,7 @@ class Running:
     def change_world(self, path: str, body: bytes = b"") -> None:
         request = urllib.request.Request(f"{self.simulator}/simulator/{path}", body, method="PUT")  # noqa: S310
         context = ssl.create_default_context(cafile=self.ca_bundle)
-        urllib.request.urlopen(request, context=context, timeout=10).close()  # noqa: S310
+        urllib.request.urlopen(request, context=context, timeout=PATIENCE).close()  # noqa: S310
 
     def snapshot(self) -> int:
         """Fire the timer; the status of the run."""
@@ -126,13 +126,13 @@ class Running:
         """Press Ctrl-C; the rest of what it said."""
         self.process.send_signal(signal.SIGINT)
         rest = "".join(self.process.stdout or ())
-        self.process.wait(PATIENCE)
+        self.process.wait(PATIENCE_WITH_A_PROCESS)
         return rest
 
 
 @pytest.fixture
 def running(request: pytest.FixtureRequest) -> Iterator[Running]:
-    begin_a_new_day()
+    begin_a_new_day(ends=timedelta(seconds=PATIENCE_WITH_A_PROCESS))
     started = Running(*getattr(request, "param", ()), settings={"USAGE_CACHE_MIN_REFRESH_SECONDS": "1"})
     yield started
     if started.process.poll() is None:

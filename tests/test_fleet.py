@@ -1,4 +1,3 @@
-import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,6 +28,7 @@ from shared.held import CLOCK_GRAIN, Answer, Shared
 from shared.settings import StorageConnection
 from tests.conftest import ManualClock
 from tests.memory import Memory
+from tests.test_deadlines import refusing
 from tests.threads import PATIENCE
 
 PARTNER = "https://api.example 0001"
@@ -278,13 +278,6 @@ def test_what_is_damaged_counts_as_absent_and_is_written_over(
     assert published(fleet).answer == ANSWER
 
 
-def closed_port() -> Container:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    connection = f"AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:{port}/a"
-    return Container("cache", StorageConnection(connection_string=connection), QUICK, None)
-
-
 CALLS: dict[str, Callable[[Fleet], object]] = {
     "read": lambda fleet: fleet.read(),
     "first claim": lambda fleet: fleet.claim(Shared(0, SENT), "me"),
@@ -296,8 +289,11 @@ CALLS: dict[str, Callable[[Fleet], object]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_storage_that_is_down_is_a_storage_error(call: str) -> None:
-    with pytest.raises(StorageError):
-        CALLS[call](Fleet(closed_port(), PARTNER, Clock()))
+    with refusing() as address:
+        connection = f"AccountName=a;AccountKey=a2V5;BlobEndpoint=http://{address}/a"
+        closed = Container("cache", StorageConnection(connection_string=connection), QUICK, None)
+        with pytest.raises(StorageError):
+            CALLS[call](Fleet(closed, PARTNER, Clock()))
 
 
 def test_a_claim_and_a_back_off_are_written_as_every_version_reads_them() -> None:

@@ -22,6 +22,7 @@ from shared.app import App
 from tests.conftest import ManualClock, delete_shared_answer
 from tests.terminal import ROOT, SIGN_IN, Terminal
 from tests.test_functions import load
+from tests.threads import PATIENCE_WITH_A_PROCESS
 
 COMMANDS = ["consent", "token status", "token rotate", "token import", "show"]
 BARE_PYTHON = [str(Path(sys.base_exec_prefix) / "bin" / "python3"), "-S"]  # no site: no packages
@@ -302,7 +303,7 @@ def test_nothing_secret_is_said_logged_or_handed_to_a_child(
 @pytest.mark.parametrize("command", COMMANDS[1:])
 def test_a_true_process_says_the_same_where_warnings_are_errors(terminal: Terminal, command: str) -> None:
     with terminal.spawn(*command.split(), PYTHONWARNINGS="error", PYTHONDEVMODE="1") as process:
-        out, err = process.communicate(typed(terminal, command), timeout=30)
+        out, err = process.communicate(typed(terminal, command), timeout=PATIENCE_WITH_A_PROCESS)
 
     assert (process.returncode, err) == (0, "")
     assert not [canary for canary in terminal.world.canaries() if canary in out]
@@ -319,7 +320,7 @@ def test_a_consent_in_a_true_process_is_silent_where_warnings_are_errors(termina
             if SIGN_IN.match(line):
                 terminal.visit(line.strip())
         assert process.stderr is not None
-        assert (process.wait(20), process.stderr.read()) == (0, "")
+        assert (process.wait(PATIENCE_WITH_A_PROCESS), process.stderr.read()) == (0, "")
 
     assert terminal.world.canary not in said
 

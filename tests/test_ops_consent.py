@@ -14,7 +14,7 @@ from dev.simulator import Service
 from dev.simulator.world import SECRET_NAME
 from tests.terminal import SIGN_IN, Terminal
 from tests.test_auth import pfx
-from tests.threads import PATIENCE
+from tests.threads import PATIENCE, PATIENCE_WITH_A_PROCESS
 
 DAY = timedelta(days=1)
 GLOBAL_ADMINISTRATOR = "62e90394-69f5-4237-9190-012177145e10"
@@ -23,11 +23,11 @@ BROWSER = """\
 import html, re, ssl, sys, urllib.parse, urllib.request
 
 tls = ssl.create_default_context(cafile={ca_bundle!r})
-page = urllib.request.urlopen(sys.argv[1], context=tls, timeout=10).read().decode()
+page = urllib.request.urlopen(sys.argv[1], context=tls, timeout=60).read().decode()
 fields = {{name: html.unescape(value) for name, value in re.findall(r'name="(\\w+)" value="([^"]*)"', page)}}
 action = re.search(r'action="([^"]+)"', page)[1]
 try:
-    urllib.request.urlopen(action, urllib.parse.urlencode(fields).encode(), timeout=10).read()
+    urllib.request.urlopen(action, urllib.parse.urlencode(fields).encode(), timeout=60).read()
 except urllib.error.HTTPError as refused:
     print("the port answered", refused.code, file=sys.stderr)
 """
@@ -185,7 +185,7 @@ def test_a_true_process_ends_while_its_standard_input_stays_open(terminal: Termi
             said += line
             if SIGN_IN.match(line):
                 terminal.visit(line.strip())
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_WITH_A_PROCESS) == 0
         assert process.stderr.read() == ""
 
     assert "Stored as version" in said
