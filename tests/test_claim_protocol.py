@@ -305,7 +305,7 @@ LONGER = profile(HABITS, max_examples=600, stateful_step_count=40, derandomize=F
 @pytest.mark.parametrize(
     "habits",
     [
-        pytest.param(HABITS, id="some", marks=pytest.mark.timeout(240)),
+        pytest.param(HABITS, id="some", marks=pytest.mark.timeout(900)),
         pytest.param(LONGER, id="many", marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
     ],
 )

@@ -80,7 +80,7 @@ HOURLY = [pytest.mark.nightly, pytest.mark.timeout(3600)]
 
 
 @pytest.mark.parametrize(
-    "step", [pytest.param(100 * HOUR, marks=pytest.mark.timeout(240)), pytest.param(HOUR, marks=HOURLY)]
+    "step", [pytest.param(200 * HOUR, marks=pytest.mark.timeout(900)), pytest.param(HOUR, marks=HOURLY)]
 )
 def test_three_instances_live_for_400_days_on_at_most_one_version_a_day(
     instance: Callable[[], AppUserCredential], world: World, manual_clock: ManualClock, step: timedelta

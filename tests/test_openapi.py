@@ -349,7 +349,7 @@ def test_what_is_answered_is_documented(fuzzed: Fuzz, name: str) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", STATES)
 def test_whatever_is_asked_what_is_answered_is_documented(fuzzed: Fuzz, name: str) -> None:
     fuzzed(name, 400 if 200 in STATES[name].statuses else 40)

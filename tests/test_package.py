@@ -26,7 +26,7 @@ from tests.test_repository import tracked_files
 APP = {"host.json", "requirements.txt", "GetUsageSummary", "SnapshotTimer", "shared"}
 LIBRARIES = f"{PACKAGES.as_posix()}/"
 
-pytestmark = pytest.mark.timeout(180)  # without uv's cache the packages are fetched
+pytestmark = pytest.mark.timeout(900)  # without uv's cache the packages are fetched
 
 # dev.host with the sys.path that Azure's worker has. What only the host needs is imported before the app and
 # comes after the packages of the zip; when the app is loaded it cannot be found any more.

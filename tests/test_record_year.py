@@ -689,7 +689,7 @@ NIGHTLY = pytest.mark.nightly, pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("habits", "times", "days"),
     [
-        pytest.param(HABITS, 1, 60, marks=pytest.mark.timeout(120)),
+        pytest.param(HABITS, 1, 60, marks=pytest.mark.timeout(900)),
         pytest.param(LONGER, 6, 365, marks=NIGHTLY),
     ],
     ids=["months", "years"],
