@@ -225,7 +225,13 @@ class Fleet:
         self._move("fetched", by)
 
     def end_claim(self) -> None:
-        """Storage's clock has gone on until the claim, if there is one, keeps nobody away any longer."""
+        """Storage's clock has gone on until the claim, if there is one, keeps nobody away any longer.
+
+        It tells whole seconds, and a claim outlives its answer by many: so two go by indeed.
+        """
+        name = shared_name(self.environ)
+        began = self._container.read(name).at
+        eventually(lambda: self._container.read(name).at > began + timedelta(seconds=1))
         if "until" in self.stored.metadata:
             self._move("until", timedelta(minutes=2))
 
