@@ -73,7 +73,8 @@ class _Open:
         """What has been opened since and stays open, in words."""
         ends = time.monotonic() + patience
         for thread in set(threading.enumerate()) - self.threads:
-            thread.join(max(0.0, ends - time.monotonic()))
+            with suppress(RuntimeError):  # another thread is just starting it
+                thread.join(max(0.0, ends - time.monotonic()))
         while (found := self._since()) and time.monotonic() < ends:
             threading.Event().wait(0.002)
         return found

@@ -155,6 +155,16 @@ def test_what_is_left_open_is_named(leave: Callable[[], Callable[[], object]]) -
         leave()()
 
 
+def test_a_thread_that_another_one_is_just_starting_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ends = threading.Event(), threading.Event()
+    starting = threading.Thread(target=ends.wait, name="starting")
+    running = [*threading.enumerate()]
+    monkeypatch.setattr(threading, "enumerate", lambda: [*running, starting] if begun.is_set() else running)
+    with nothing_left_open(PATIENCE):
+        begun.set()
+        threading.Timer(0.05, begun.clear).start()
+
+
 def test_what_waits_for_the_collector_is_left_open_and_no_other_test_finds_it() -> None:
     def leave() -> None:
         ring: list[object] = [socket.socket()]
