@@ -51,11 +51,14 @@ def environment() -> dict[str, str]:
 
 def ca_bundle() -> str | None:
     """The authorities to trust, where the settings name any. Raises ConfigurationError."""
-    return setting_and_ca_bundle("")[1]
+    return setting_and_ca_bundle("REQUESTS_CA_BUNDLE")[1]
 
 
 def setting_and_ca_bundle(name: str) -> tuple[str, str | None]:
-    """A setting of a command, empty where it is not set, and the same. Raises ConfigurationError."""
+    """A command's own setting, empty where it is not set, and the authorities to trust.
+
+    Raises ConfigurationError.
+    """
     values = Values(environment(), os.path.exists)
     text = values.text(name)
     values.raise_faults()
